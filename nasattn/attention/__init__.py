@@ -1,0 +1,51 @@
+"""The attentions: their tokens, their registry, and how to build one."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nasattn.attention import comparison, ela, fsla, lka, none, sge, spatial_bias  # noqa: F401  (they register themselves)
+from nasattn.attention.placement import Placement
+from nasattn.attention.token import Attention, Definition, Option, definitions, register_attention
+from nasattn.errors import TokenError
+
+__all__ = ["Attention", "Definition", "Option", "Placement", "create_attention", "list_attention", "register_attention"]
+
+
+def list_attention() -> list[str]:
+    """The names that tokens begin with, variants written out: ``none, sb, sge, ela_t, ...``."""
+    return [
+        token
+        for name, definition in definitions().items()
+        for token in ([f"{name}_{v}" for v in definition.variants] if definition.needs_variant else [name])
+    ]
+
+
+def create_attention(
+    token: str | Attention,
+    channels: int,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """Build the module that *token* names.
+
+    Args:
+        token: Such as ``sge_g32``; options left out take the paper's values.
+        channels: C of the feature map, ``(B, C, H, W)``.
+        device: Where to put the parameters; ``"meta"`` builds shapes only.
+        dtype: Of the parameters.
+
+    Returns:
+        A module ``(B, C, H, W) -> (B, C, H, W)``; for ``sb``, ``(B, C, H, W) -> (B, maps, P, P)`` (see SpatialBias).
+
+    Raises:
+        TokenError: The token cannot be read, or does not fit *channels*.
+    """
+    attention = Attention.parse(token)
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise TokenError(f"attention {attention}: channels must be an integer >= 1, got {channels!r}")
+    if wrong := attention.problem(channels):
+        raise TokenError(f"attention {attention}: {wrong}")
+    options = {k: v for k, v in attention.options if v is not None}
+    return attention.definition.build(channels, **options, device=device, dtype=dtype)

@@ -1,0 +1,23 @@
+"""``none``: the stage stays as it is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nasattn.attention.token import register_attention
+
+
+@register_attention("none", form="none", paper="the plain stage, without attention")
+class NoAttention(nn.Module):
+    """Returns its input, shape ``(B, C, H, W)``. Hosts insert nothing at all for ``none``; this exists for symmetry."""
+
+    def __init__(self, channels: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW
+
+    def reset_parameters(self) -> None:
+        """Nothing to reset."""
+

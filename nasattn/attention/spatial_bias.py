@@ -1,0 +1,70 @@
+"""Spatial Bias for attention-free non-local neural networks (arXiv 2302.12505).
+
+maps = Conv1d over (positions as channels) of pool(relu(BN(conv1x1(x)))): a few global maps that a host concatenates
+behind the channels of its spatial convolution.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nasattn.attention.token import Option, register_attention
+
+
+@register_attention(
+    "sb",
+    options=(Option("p", "pool", 10), Option("k", "kernel", 3), Option("m", "maps", 3)),
+    form="widening",
+    paper="Spatial Bias (arXiv 2302.12505)",
+)
+class SpatialBias(nn.Module):
+    """Computes a few maps that know the whole image: ``(B, C, H, W) -> (B, maps, P, P)``, or ``(B, maps, *size)``.
+
+    It does not keep its input's shape: a host widens its block by ``maps`` channels. Reduced maps = maps + kernel - 1
+    (5 for the paper's 3 maps and kernel 3); P = ``pool`` is 10 in the paper, 6 in its CIFAR networks. The maps are
+    resized by size, bilinearly with align_corners=False: the authors' code resizes by one scale factor, which fails
+    on non-square maps and gives 55 for 56 when traced; it also fails at batch 1. A single value per channel in
+    training (batch 1, 1x1 map), where a batch has no variance, is normalised with the running statistics.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        pool: int = 10,
+        kernel: int = 3,
+        maps: int = 3,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.pool, self.maps = pool, maps
+        reduced = maps + kernel - 1
+        self.feature_reduction = nn.Sequential(
+            nn.Conv2d(channels, reduced, 1, bias=False, device=device, dtype=dtype),
+            nn.BatchNorm2d(reduced, device=device, dtype=dtype),
+        )
+        self.sb_conv = nn.Conv1d(pool * pool, pool * pool, kernel, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        for layer in (*self.feature_reduction, self.sb_conv):
+            layer.reset_parameters()  # type: ignore[operator]
+
+    def forward(self, x_BCHW: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """The bias maps, ``(B, maps, P, P)``; with *size* = (H', W') resized to ``(B, maps, H', W')``."""
+        conv, norm = self.feature_reduction
+        z_BRHW = conv(x_BCHW)
+        if self.training and z_BRHW.numel() == z_BRHW.shape[1]:
+            z_BRHW = F.batch_norm(z_BRHW, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)  # type: ignore[arg-type]
+        else:
+            z_BRHW = norm(z_BRHW)
+        z_BRPP = F.adaptive_avg_pool2d(F.relu(z_BRHW), self.pool)
+        bias_BPM = self.sb_conv(z_BRPP.flatten(2).transpose(1, 2))
+        bias_BMPP: Tensor = bias_BPM.transpose(1, 2).unflatten(2, (self.pool, self.pool))
+        if size is None:
+            return bias_BMPP
+        return F.interpolate(bias_BMPP, size=size, mode="bilinear", align_corners=False)
+
+    def extra_repr(self) -> str:
+        return f"pool={self.pool}, maps={self.maps}"

@@ -1,0 +1,89 @@
+"""A host: a backbone that can carry a placement, and the registry of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from nasattn.attention import Attention, Placement
+from nasattn.errors import TokenError, UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Host:
+    """A backbone with a slot for one attention per stage.
+
+    Attributes:
+        name: The timm model name, such as ``nasattn_resnet50``.
+        stages: The stages' module names, ``("layer1", ...)``.
+        channels: C of the feature map that each stage's attention sees.
+        blocks: Number of blocks in each stage.
+        resolution: Deployment resolution in pixels.
+        proxy: ``proxy(placement, width=, blocks=, stem_stride=, num_classes=, in_chans=, device=) -> nn.Module``.
+    """
+
+    name: str
+    stages: tuple[str, ...]
+    channels: tuple[int, ...]
+    blocks: tuple[int, ...]
+    resolution: int
+    proxy: Callable[..., nn.Module]
+
+    def placement(self, placement: str | list[str] | Placement) -> Placement:
+        """Read a placement and check that each attention fits its stage.
+
+        Raises:
+            TokenError: Wrong number of tokens, or an attention that cannot be built for its stage's channels.
+        """
+        parsed = Placement.parse(placement, stages=len(self.stages))
+        for stage, (attention, channels) in enumerate(zip(parsed, self.channels, strict=True), start=1):
+            if wrong := attention.problem(channels):
+                raise TokenError(f"placement {str(parsed)!r}: {attention} does not fit stage {stage} of {self.name}: {wrong}")
+        return parsed
+
+    def plain(self) -> Placement:
+        """The placement with ``none`` in every stage."""
+        return Placement((Attention.parse("none"),) * len(self.stages))
+
+    def build(self, placement: str | Placement, num_classes: int = 1000, **kwargs: Any) -> nn.Module:
+        """The full-size model, by ``timm.create_model``."""
+        import timm
+
+        model: nn.Module = timm.create_model(self.name, attn=str(self.placement(placement)), num_classes=num_classes, **kwargs)
+        return model
+
+    def proxy_placement(self, placement: str | Placement, width: float) -> Placement:
+        """The placement as a proxy of *width* times the channels carries it (see :meth:`Attention.scaled`)."""
+        scaled = (a.scaled(width, scale_channels(c, width)) for a, c in zip(self.placement(placement), self.channels, strict=True))
+        return Placement(tuple(scaled))
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """*channels* times *width*, to the nearest multiple of 4, at least 4."""
+    return max(4, 4 * round(channels * width / 4))
+
+
+_HOSTS: dict[str, Host] = {}
+
+
+def register_host(host: Host) -> Host:
+    """Make *host* known by its name. Raises UsageError when the name is taken."""
+    if host.name in _HOSTS:
+        raise UsageError(f"host {host.name!r} is registered already: choose another name")
+    _HOSTS[host.name] = host
+    return host
+
+
+def get_host(name: str) -> Host:
+    """The host called *name*. Raises UsageError with the closest names when there is none."""
+    if name not in _HOSTS:
+        raise UsageError(f"unknown host {name!r}: {did_you_mean(name, _HOSTS)}allowed: {', '.join(_HOSTS)}")
+    return _HOSTS[name]
+
+
+def list_hosts() -> list[str]:
+    """The names of all hosts."""
+    return list(_HOSTS)
