@@ -1,0 +1,58 @@
+"""nasattn: which attention, in which stage, is worth its latency?
+
+Importing this is cheap: torch, timm, Optuna and Ray are imported when a function needs them. Our models are registered
+with timm as soon as both `nasattn` and `timm` are imported, in whatever order.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from nasattn._timm_hook import register_when_timm_is_imported
+
+if TYPE_CHECKING:
+    from nasattn.api import Study, export, list_spaces, open_study, search
+    from nasattn.attention import create_attention, list_attention, register_attention
+    from nasattn.errors import NasattnError
+
+__all__ = [
+    "NasattnError",
+    "Study",
+    "create_attention",
+    "export",
+    "list_attention",
+    "list_spaces",
+    "open_study",
+    "register_attention",
+    "search",
+]
+
+_HOME = {
+    "NasattnError": "nasattn.errors",
+    "Study": "nasattn.api",
+    "create_attention": "nasattn.attention",
+    "export": "nasattn.api",
+    "list_attention": "nasattn.attention",
+    "list_spaces": "nasattn.api",
+    "open_study": "nasattn.api",
+    "register_attention": "nasattn.attention",
+    "search": "nasattn.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nasattn' has no attribute {name!r}")
+    # `nasattn.search` and `nasattn.export` are also submodules: keep the functions under these names
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    setattr(sys.modules[__name__], name, value)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+register_when_timm_is_imported()

@@ -13,7 +13,6 @@ COMPARISON = {
     "se": "Squeeze-and-Excitation (arXiv 1709.01507)",
     "ese": "Effective Squeeze-and-Excitation (arXiv 1911.06667)",
     "eca": "Efficient Channel Attention (arXiv 1910.03151)",
-    "ge": "Gather-Excite (arXiv 1810.12348)",
     "gc": "Global Context (arXiv 1904.11492)",
     "cbam": "Convolutional Block Attention Module (arXiv 1807.06521)",
     "coord": "Coordinate Attention (arXiv 2103.02907)",

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasattn.attention.checks import divides
+from nasattn.attention.precision import without_autocast
 from nasattn.attention.token import Option, register_attention
 from nasattn.errors import TokenError
 
@@ -102,22 +103,21 @@ class FeatureSpaceLocalAttention(nn.Module):
         return out_BNC
 
     def _clustered(self, q: Tensor, k: Tensor, v: Tensor, levels: int) -> Tensor:
-        B, h, N, D = q.shape
+        B, h, N, _ = q.shape
         order_BhGS, real_GS = cluster_tokens(q, levels, self.iterations)
         G, S = real_GS.shape
         slots = order_BhGS.flatten(2)
         qc, kc, vc = (_take(t, slots).unflatten(2, (G, S)) for t in (q, k, v))
         kc, vc = _with_sibling(kc, self.overlap), _with_sibling(vc, self.overlap)
         mask = None
-        if not real_GS.all():
+        if N < G * S:
             keys_GK = _with_sibling(real_GS[None, None, :, :, None], self.overlap)[0, 0, :, :, 0]
             mask = keys_GK[:, None, :]
         out = F.scaled_dot_product_attention(qc, kc, vc, attn_mask=mask, scale=self.scale).flatten(2, 3)
         if mask is not None:
-            real = real_GS.flatten().nonzero().squeeze(1)
-            out, slots = out[:, :, real], slots[:, :, real]
-        inverse = torch.empty_like(slots).scatter_(2, slots, torch.arange(N, device=q.device).expand(B, h, N))
-        return _take(out, inverse)
+            slots = slots.masked_fill(~real_GS.flatten(), N)  # the empty slots share one entry, which is cut off
+        inverse = slots.new_empty(B, h, N + 1).scatter_(2, slots, torch.arange(G * S, device=q.device).expand(B, h, G * S))
+        return _take(out, inverse[:, :, :N])
 
     def extra_repr(self) -> str:
         return f"cluster={self.cluster}, overlap={self.overlap}, iterations={self.iterations}, heads={self.heads}, scale={self.scale:g}"
@@ -146,7 +146,8 @@ def cluster_tokens(q_BhND: Tensor, levels: int, iterations: int = 2) -> tuple[Te
         n = order.shape[3]
         real_GN = _real(counts, n, q.device)
         z = _take(q, order.flatten(2)).unflatten(2, order.shape[2:])
-        score = _bisection_score(z, real_GN if M > N else None, iterations)
+        with without_autocast(q.device):
+            score = _bisection_score(z, real_GN if M > N else None, iterations)
         if M > N:
             score = score.masked_fill(~real_GN, torch.inf)
         order = order.gather(3, score.argsort(dim=3, stable=True))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nasattn.attention.checks import divides
+from nasattn.attention.precision import without_autocast
 from nasattn.attention.token import Option, register_attention
 from nasattn.errors import TokenError
 
@@ -58,7 +59,7 @@ class SpatialGroupEnhance(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         B, C, H, W = x_BCHW.shape
         G, N = self.groups, H * W
-        with torch.autocast(x_BCHW.device.type, enabled=False):
+        with without_autocast(x_BCHW.device):
             z = x_BCHW if x_BCHW.dtype == torch.float64 else x_BCHW.float()
             z_BGDN = z.reshape(B, G, C // G, N)
             t_BGN = (z_BGDN.mean(3, keepdim=True) * z_BGDN).sum(2)

@@ -23,6 +23,7 @@ class Host:
         blocks: Number of blocks in each stage.
         resolution: Deployment resolution in pixels.
         proxy: ``proxy(placement, width=, blocks=, stem_stride=, num_classes=, in_chans=, device=) -> nn.Module``.
+        expansion: Factor from a stage's width, which a proxy scales, to its ``channels``.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Host:
     blocks: tuple[int, ...]
     resolution: int
     proxy: Callable[..., nn.Module]
+    expansion: int = 1
 
     def placement(self, placement: str | list[str] | Placement) -> Placement:
         """Read a placement and check that each attention fits its stage.
@@ -57,8 +59,8 @@ class Host:
 
     def proxy_placement(self, placement: str | Placement, width: float) -> Placement:
         """The placement as a proxy of *width* times the channels carries it (see :meth:`Attention.scaled`)."""
-        scaled = (a.scaled(width, scale_channels(c, width)) for a, c in zip(self.placement(placement), self.channels, strict=True))
-        return Placement(tuple(scaled))
+        channels = (self.expansion * scale_channels(c // self.expansion, width) for c in self.channels)
+        return Placement(tuple(a.scaled(width, c) for a, c in zip(self.placement(placement), channels, strict=True)))
 
 
 def scale_channels(channels: int, width: float) -> int:

@@ -177,8 +177,11 @@ class PlacementResNet(ResNet):  # type: ignore[misc]
     ) -> None:
         placement = Placement.parse("none" if attn is None else attn, stages=len(layers))
         super().__init__(_PLACED[block], layers, **kwargs)
+        self.place(placement, device=kwargs.get("device"), dtype=kwargs.get("dtype"))
+
+    def place(self, placement: Placement, **dd: Any) -> None:
+        """Insert each stage's attention into its blocks. *dd*: the attentions' device and dtype."""
         self.placement = str(placement)
-        dd = {"device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
         for stage, attention in enumerate(placement, start=1):
             for placed in getattr(self, f"layer{stage}"):
                 placed.attach(attention, type(self.bn1), dd)
@@ -224,12 +227,12 @@ def build_resnet_proxy(
         in_chans: Channels of the image.
         device: Where to build.
     """
+    placement = Placement.parse(placement, stages=len(blocks))
     block, _ = VARIANTS[name]
     stem = scale_channels(64, width)
     model = PlacementResNet(
         block,
         blocks,
-        attn=placement,
         num_classes=num_classes,
         in_chans=in_chans,
         stem_type="deep",
@@ -241,6 +244,7 @@ def build_resnet_proxy(
     _init_convolutions(model.conv1)
     if stem_stride < 4:
         model.maxpool = nn.Identity()
+    model.place(placement, device=device)  # last: with one seed the layers above start the same whatever the placement
     return model
 
 
@@ -290,6 +294,7 @@ def _register(name: str) -> None:
             blocks=layers,
             resolution=224,
             proxy=proxy,
+            expansion=block.expansion,  # type: ignore[attr-defined]
         )
     )
 

@@ -1,0 +1,161 @@
+"""Fronts: dominance, hypervolume and the probability of membership. Accuracy is to be large, the latency ratio small."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nasattn.store.records import EvaluationRecord
+
+Tier = Literal["certified", "provisional", "dominated"]
+Floats = npt.NDArray[np.float64]
+
+DRAWS = 2000
+NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class FrontMember:
+    """One point of a study's front; the fields of ``nasattn front --format json``.
+
+    Attributes:
+        trial: Number of the trial in Optuna (of the first, where a placement was trained with several seeds).
+        placement: The placement.
+        accuracy: Mean over its seeds, 0..1.
+        accuracy_sd: Standard deviation over the seeds; None with one seed, which says nothing of it.
+        accuracy_se: Standard error of `accuracy`: over the seeds, at least that of the number of validation images.
+        seeds: Number of seeds.
+        latency_ms: Of the host with the placement.
+        latency_ratio: To the plain host.
+        latency_ratio_low: Lower end of its 95 % interval.
+        latency_ratio_high: Upper end.
+        params: Parameters of the host.
+        macs: Multiply-accumulates of one image at deployment resolution.
+        tier: `certified` once re-measured with new seeds, else `provisional`.
+        p_member: Probability of membership, given the errors above.
+    """
+
+    trial: int
+    placement: str
+    accuracy: float
+    accuracy_sd: float | None
+    accuracy_se: float
+    seeds: int
+    latency_ms: float
+    latency_ratio: float
+    latency_ratio_low: float
+    latency_ratio_high: float
+    params: int
+    macs: int
+    tier: Tier
+    p_member: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def non_dominated(accuracy: Floats, latency: Floats) -> npt.NDArray[np.bool_]:
+    """Which points no other point beats: at least as good in both and better in one.
+
+    Args:
+        accuracy: ``(..., n)``, to be large. A NaN in either array makes the point dominated.
+        latency: ``(..., n)``, to be small.
+
+    Returns:
+        ``(..., n)``, bool. Equal points are all kept.
+    """
+    valid = ~(np.isnan(accuracy) | np.isnan(latency))
+    a = np.where(valid, accuracy, -np.inf)
+    t = np.where(valid, latency, np.inf)
+    order = np.lexsort((-a, t), axis=-1)  # fastest first, of equally fast ones the most accurate
+    a_sorted, t_sorted = np.take_along_axis(a, order, -1), np.take_along_axis(t, order, -1)
+    best = np.maximum.accumulate(a_sorted, axis=-1)
+    before = np.concatenate([np.full((*a.shape[:-1], 1), -np.inf), best[..., :-1]], axis=-1)
+    kept = a_sorted > before
+    tie = np.zeros_like(kept)
+    tie[..., 1:] = (a_sorted[..., 1:] == a_sorted[..., :-1]) & (t_sorted[..., 1:] == t_sorted[..., :-1])
+    for i in range(1, a.shape[-1]):
+        kept[..., i] |= tie[..., i] & kept[..., i - 1]
+    out = np.empty_like(kept)
+    np.put_along_axis(out, order, kept, -1)
+    return out & valid
+
+
+def hypervolume(accuracy: Floats, latency: Floats, reference: tuple[float, float]) -> float:
+    """Area that the points dominate, up to the *reference* ``(accuracy, latency)``; NaN points add nothing."""
+    low, slowest = reference
+    area, best = 0.0, low
+    points = [(t, a) for a, t in zip(accuracy, latency, strict=True) if a > low and t < slowest]
+    for t, a in sorted(points, key=lambda p: (p[0], -p[1])):
+        if a > best:
+            area += (a - best) * (slowest - t)
+            best = a
+    return area
+
+
+def membership(accuracy: Floats, accuracy_se: Floats, log_latency: Floats, log_latency_se: Floats, seed: int = 0) -> Floats:
+    """Probability that each of n points is on the front, by Monte Carlo over independent normal errors. ``(n,)``.
+
+    A point without error against itself (the baseline's latency ratio is 1 by definition) has a standard error of 0.
+    """
+    rng = np.random.default_rng(seed)
+    a = accuracy + accuracy_se * rng.standard_normal((DRAWS, len(accuracy)))
+    t = log_latency + log_latency_se * rng.standard_normal((DRAWS, len(accuracy)))
+    return np.asarray(non_dominated(a, t).mean(0))
+
+
+def front(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
+    """The front of a study's completed trials, fastest first.
+
+    Trials of one placement with different seeds are one point. Trials that did not complete never stand on it.
+    """
+    points = [p for p in _points(evaluations) if not math.isnan(p.accuracy)]
+    if not points:
+        return []
+    accuracy = np.array([p.accuracy for p in points])
+    ratio = np.array([p.latency_ratio for p in points])
+    ratio_se = np.log([p.latency_ratio_high / p.latency_ratio_low for p in points]) / (2 * NORMAL_95)
+    p_member = membership(accuracy, np.array([p.accuracy_se for p in points]), np.log(ratio), ratio_se)
+    on_front = non_dominated(accuracy, ratio)
+    members = [FrontMember(**{**asdict(p), "p_member": float(q)}) for p, q, on in zip(points, p_member, on_front, strict=True) if on]
+    return sorted(members, key=lambda m: m.latency_ratio)
+
+
+def _points(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
+    by_placement: dict[str, list[EvaluationRecord]] = {}
+    for e in evaluations:
+        if e.state == "COMPLETE" and e.accuracy is not None and e.latency is not None:
+            by_placement.setdefault(e.placement, []).append(e)
+    return [_point(group) for group in by_placement.values()]
+
+
+def _point(group: list[EvaluationRecord]) -> FrontMember:
+    first = group[0]
+    assert first.latency is not None
+    by_seed = {e.seed: e.accuracy for e in group if e.accuracy is not None}
+    values = np.array(list(by_seed.values()))
+    mean = float(values.mean())
+    images = first.val_samples or 1
+    sampling = math.sqrt(max(mean * (1 - mean), 0.25 / images) / images)
+    sd = float(values.std(ddof=1)) if len(values) > 1 else None
+    return FrontMember(
+        trial=first.trial,
+        placement=first.placement,
+        accuracy=mean,
+        accuracy_sd=sd,
+        accuracy_se=max(sampling, sd / math.sqrt(len(values)) if sd is not None else 0.0),
+        seeds=len(values),
+        latency_ms=first.latency.ms,
+        latency_ratio=first.latency.ratio,
+        latency_ratio_low=first.latency.ratio_low,
+        latency_ratio_high=first.latency.ratio_high,
+        params=first.params,
+        macs=first.macs,
+        tier="provisional",
+        p_member=0.0,
+    )

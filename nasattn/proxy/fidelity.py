@@ -1,0 +1,98 @@
+"""Fidelity: how far a proxy is reduced. Recipe: how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
+
+from nasattn.errors import UsageError, did_you_mean
+
+
+class _Settings:
+    """What both have in common: made from a mapping with checked keys, and back."""
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], where: str = "") -> Self:
+        """Build from a mapping; keys left out keep their defaults. Raises UsageError for an unknown key or a bad value."""
+        known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+        for key in data:
+            if key not in known:
+                raise UsageError(f"{where}unknown key {key!r}; {did_you_mean(str(key), known)}allowed: {', '.join(known)}")
+        return cls(**data)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    def changed(self, **values: Any) -> Self:
+        """A copy with those values that are not None."""
+        return replace(self, **{k: v for k, v in values.items() if v is not None})  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Fidelity(_Settings):
+    """The reduced host and the share of the task it is trained on.
+
+    Attributes:
+        width: Factor on the channels, 0 < width <= 1.
+        blocks: Blocks in each stage.
+        stem_stride: 1 or 2: the stem is one 3x3 convolution of that stride; 4: of stride 2, then the max pool.
+        resolution: Side of the images in pixels.
+        samples: Training images; None takes all.
+        val_samples: Validation images; None takes all.
+        epochs: Passes over the training images.
+    """
+
+    width: float = 0.125
+    blocks: int = 1
+    stem_stride: int = 2
+    resolution: int = 48
+    samples: int | None = 8_000
+    val_samples: int | None = 2_000
+    epochs: int = 2
+
+    def __post_init__(self) -> None:
+        _require(0 < self.width <= 1, "width", self.width, "0 < width <= 1")
+        _require(self.stem_stride in (1, 2, 4), "stem_stride", self.stem_stride, "1, 2 or 4")
+        for name in ("blocks", "epochs"):
+            _require_count(name, getattr(self, name))
+        _require(isinstance(self.resolution, int) and self.resolution >= 8, "resolution", self.resolution, "an integer >= 8")
+        for name in ("samples", "val_samples"):
+            if getattr(self, name) is not None:
+                _require_count(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Recipe(_Settings):
+    """How a proxy is trained: AdamW with a one-cycle learning rate (arXiv 1711.05101, 1708.07120).
+
+    Attributes:
+        batch_size: Images a step.
+        lr: The peak of the learning rate.
+        weight_decay: AdamW's.
+        warmup: Share of the steps in which the learning rate rises.
+        label_smoothing: Of the cross entropy.
+        flip: Mirror training images at random (for photographs; not for digits).
+    """
+
+    batch_size: int = 32
+    lr: float = 0.005
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    label_smoothing: float = 0.0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        _require_count("batch_size", self.batch_size)
+        _require(self.lr > 0, "lr", self.lr, "> 0")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, ">= 0")
+        _require(0 < self.warmup < 1, "warmup", self.warmup, "0 < warmup < 1")
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 <= label_smoothing < 1")
+
+
+def _require_count(name: str, value: Any) -> None:
+    _require(isinstance(value, int) and not isinstance(value, bool) and value >= 1, name, value, "an integer >= 1")
+
+
+def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} must be {allowed}, got {value!r}")

@@ -1,0 +1,307 @@
+"""The bridge between Ray Tune, Optuna and the store: every trial ends in all three as what it was.
+
+Ray's own OptunaSearch, with two objectives, leaves trials RUNNING for ever when a value is NaN or missing, tells stopped
+trials as COMPLETE, and loses why a trial failed. Here COMPLETE means trained to the end with finite values, FAIL carries
+its reason, PRUNED is a placement above the latency limit (never trained), and only the database is remembered.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.trial import Trial, TrialState
+from ray.tune import Callback
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from nasattn.attention import Placement
+from nasattn.errors import NasattnError
+from nasattn.search.appraisal import Appraisal, Appraiser
+from nasattn.search.events import Event, TrialFinished, TrialReported, TrialStarted
+from nasattn.search.samplers import FLAT, make_sampler
+from nasattn.store import EvaluationRecord, State, Store
+
+if TYPE_CHECKING:
+    from nasattn.search.study import StudyConfig
+
+OBJECTIVES = ["accuracy", "latency_ratio"]
+MODES = ["max", "min"]
+FORCED = "forced_placement"  # user attribute of an enqueued trial whose placement the space does not list
+REPEATS = 8  # suggestions known already that are accepted in a row, before one is drawn among the others
+DRAWS = 1000  # random placements tried for an unseen one before all are gone through
+TOO_SLOW = 40  # placements above the latency limit in a row, before the search gives up
+
+
+@dataclass
+class _Running:
+    """A trial that trains now."""
+
+    trial: Trial
+    record: EvaluationRecord
+    evaluation: int
+    curve: list[dict[str, float]] = field(default_factory=list)
+    followers: list[Trial] = field(default_factory=list)  # the same placement, suggested again meanwhile
+
+
+class PlacementSearch(OptunaSearch):  # type: ignore[misc]
+    """Suggests placements to Ray Tune and tells Optuna and the store exactly what became of them.
+
+    Args:
+        config: The study.
+        store: Its database.
+        appraiser: Counts and times placements before they are trained.
+        told: The evaluations that the study has already.
+        notify: Receives the events.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        store: Store,
+        appraiser: Appraiser,
+        told: Sequence[EvaluationRecord],
+        notify: Callable[[Event], None],
+    ) -> None:
+        super().__init__(
+            space=lambda trial: None,
+            metric=list(OBJECTIVES),
+            mode=list(MODES),
+            sampler=make_sampler(config.sampler, config.seed),
+            storage=store.optuna,
+            study_name=config.name,
+        )
+        self.config, self.store, self.appraiser, self.notify = config, store, appraiser, notify
+        self.study = self._ot_study
+        self.study.set_metric_names(list(OBJECTIVES))
+        self.flat = config.sampler in FLAT
+        self.counted = sum(e.state in ("COMPLETE", "FAIL") and e.reused_from is None for e in told)
+        self.told = {e.placement for e in told if e.state == "COMPLETE"}
+        self.deadline = time.monotonic() + config.time_budget if config.time_budget else math.inf
+        self.running: dict[str, _Running] = {}
+        self.too_slow: list[tuple[float, str]] = []
+        self.exhausted = False
+        self.problem: NasattnError | None = None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next placement to train, as Ray's trial configuration. FINISHED when the budget is spent."""
+        if trial_id in self.running:
+            return self._ray_config(self.running[trial_id])
+        repeats = 0
+        while self.problem is None and self.counted < self.config.trials and time.monotonic() < self.deadline:
+            trial = self.study.ask() if repeats < REPEATS else self._ask_unseen()
+            if trial is None:  # every placement of the space is evaluated or running
+                self.exhausted = not self.running
+                return Searcher.FINISHED if self.exhausted else None
+            placement = self._placement(trial)
+            identity = self.config.evaluation_identity(str(placement))
+            if self._is_known(trial, placement, identity):
+                repeats += 1
+                continue
+            appraisal = self._appraise(trial, placement, identity)
+            if appraisal is None:
+                continue
+            self.running[trial_id] = self._begin(trial, placement, identity, appraisal)
+            return self._ray_config(self.running[trial_id])
+        return Searcher.FINISHED
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget of trials or time is used up, or the space is exhausted."""
+        return self.exhausted or self.counted >= self.config.trials or time.monotonic() >= self.deadline
+
+    def _ray_config(self, running: _Running) -> dict[str, Any]:
+        return {"job": self.config.job(running.record.placement), "task": self.config.task}
+
+    def _placement(self, trial: Trial) -> Placement:
+        forced = trial.user_attrs.get(FORCED)
+        placement = Placement.parse(forced) if forced else self.config.space.suggest(trial, self.flat)
+        trial.set_user_attr("placement", str(placement))
+        return placement
+
+    def _ask_unseen(self) -> Trial | None:
+        """A trial of a placement that is neither evaluated nor running; None when there is none left."""
+        space = self.config.space
+        seen = self.told | {r.record.placement for r in self.running.values()}
+        rng = np.random.default_rng((self.config.seed, self.counted, len(seen)))
+        drawn = (Placement(tuple(tokens[rng.integers(len(tokens))] for tokens in space.tokens)) for _ in range(DRAWS))
+        unseen = next((p for p in itertools.chain(drawn, space.placements()) if str(p) not in seen), None)
+        if unseen is None:
+            return None
+        self.study.enqueue_trial(space.params(unseen, self.flat))
+        return self.study.ask()
+
+    def _is_known(self, trial: Trial, placement: Placement, identity: str) -> bool:
+        """Whether this training is done or running already; then the trial is told its values, now or when they are there."""
+        for running in self.running.values():
+            if running.record.identity == identity:
+                running.followers.append(trial)
+                return True
+        known = self.store.find_evaluation(identity)
+        if known is None or known.accuracy is None:
+            return False
+        appraisal = self._appraise(trial, placement, identity)
+        if appraisal is None:
+            return True
+        record = replace(self._record(trial, placement, identity, appraisal), reused_from=known.id)
+        if str(placement) not in self.told:
+            self.told.add(str(placement))
+            evaluation = self.store.start_evaluation(self.config.name, self.config.space.host, record, appraisal.latency_id)
+            values = {k: getattr(known, k) for k in ("accuracy", "val_samples", "curve", "seconds", "worker")}
+            self.store.finish_evaluation(evaluation, "COMPLETE", **values)
+            self.notify(TrialFinished(replace(record, state="COMPLETE", **values)))
+        self._tell_complete(trial, known.accuracy, appraisal.latency.ratio, reused=True)
+        return True
+
+    def _appraise(self, trial: Trial, placement: Placement, identity: str) -> Appraisal | None:
+        """Costs of the placement, written to the trial. None when it cannot be built or is above the latency limit: the trial is told so."""
+        try:
+            appraisal = self.appraiser.appraise(placement)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            self._fail_unmeasured(trial, placement, identity, f"latency measurement failed: {type(error).__name__}: {error}")
+            return None
+        latency = appraisal.latency
+        attrs: dict[str, Any] = {
+            "params": appraisal.params,
+            "macs": appraisal.macs,
+            "latency_ms": round(latency.ms, 3),
+            "latency_interval": [round(latency.ratio_low, 4), round(latency.ratio_high, 4)],
+        }
+        for name, value in attrs.items():
+            trial.set_user_attr(name, value)
+        if self.config.max_latency is None:
+            return appraisal
+        excess = self.config.max_latency.excess(latency.ms, latency.ratio)
+        trial.set_constraint("max_latency", excess)
+        if excess <= 0:
+            self.too_slow.clear()
+            return appraisal
+        reason = f"above the latency limit {self.config.max_latency}: {latency.ms:.1f} ms, {latency.ratio:.3f}x; not trained"
+        trial.set_user_attr("reason", reason)
+        self.study.tell(trial, state=TrialState.PRUNED)
+        self._store_untrained(replace(self._record(trial, placement, identity, appraisal), state="PRUNED", error=reason), appraisal.latency_id)
+        self.too_slow.append((excess, f"{placement} ({latency.ms:.1f} ms, {latency.ratio:.3f}x)"))
+        if len(self.too_slow) >= TOO_SLOW:
+            self.problem = NasattnError(
+                f"{TOO_SLOW} placements in a row are above --max-latency {self.config.max_latency}; the fastest of them is {min(self.too_slow)[1]}: raise the limit"
+            )
+        return None
+
+    def _fail_unmeasured(self, trial: Trial, placement: Placement, identity: str, reason: str) -> None:
+        params, macs = self.appraiser.count(placement)
+        trial.set_user_attr("params", params)
+        trial.set_user_attr("macs", macs)
+        trial.set_user_attr("reason", reason)
+        self.study.tell(trial, state=TrialState.FAIL)
+        record = EvaluationRecord(
+            trial.number, str(placement), "FAIL", self.config.seed, params, macs, self.config.fidelity.to_dict(), identity, error=reason
+        )
+        self._store_untrained(record, None)
+        self.counted += 1
+
+    def _store_untrained(self, record: EvaluationRecord, latency_id: int | None) -> None:
+        evaluation = self.store.start_evaluation(self.config.name, self.config.space.host, record, latency_id)
+        self.store.finish_evaluation(evaluation, record.state, error=record.error)
+        self.notify(TrialFinished(record))
+
+    def _record(self, trial: Trial, placement: Placement, identity: str, appraisal: Appraisal) -> EvaluationRecord:
+        return EvaluationRecord(
+            trial=trial.number,
+            placement=str(placement),
+            state="RUNNING",
+            seed=self.config.seed,
+            params=appraisal.params,
+            macs=appraisal.macs,
+            fidelity=self.config.fidelity.to_dict(),
+            identity=identity,
+            latency=appraisal.latency,
+        )
+
+    def _begin(self, trial: Trial, placement: Placement, identity: str, appraisal: Appraisal) -> _Running:
+        record = self._record(trial, placement, identity, appraisal)
+        evaluation = self.store.start_evaluation(self.config.name, self.config.space.host, record, appraisal.latency_id)
+        self.counted += 1
+        self.notify(TrialStarted(trial.number, str(placement), appraisal.latency.ratio))
+        return _Running(trial, record, evaluation)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """An epoch that is not the last."""
+        if trial_id in self.running:
+            self._note_epoch(self.running[trial_id], result)
+
+    def _note_epoch(self, running: _Running, result: dict[str, Any]) -> None:
+        if "epoch" not in result:
+            return
+        running.curve.append({k: result[k] for k in ("epoch", "loss", "accuracy", "seconds")})
+        self.notify(TrialReported(running.record.trial, result["epoch"], self.config.fidelity.epochs, result["accuracy"]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The trial's last result, or its end without one. A dead worker is told by :class:`DeadWorkers`, which knows why."""
+        if error or trial_id not in self.running:
+            return
+        running = self.running[trial_id]
+        result = result or {}
+        if "error" in result:
+            self.end(trial_id, "FAIL", reason=result["error"], traceback=result.get("traceback"), worker=result.get("worker"))
+        elif not result.get("finished"):
+            self.end(trial_id, "INTERRUPTED", reason="the search was stopped during this trial")
+        else:
+            self._note_epoch(running, result)
+            wrong = None if math.isfinite(result["accuracy"]) else f"accuracy is {result['accuracy']} after epoch {result['epoch']} (loss {result['loss']})"
+            self.end(trial_id, "FAIL" if wrong else "COMPLETE", reason=wrong, **{k: result[k] for k in ("accuracy", "seconds", "worker")})
+
+    def end(self, trial_id: str, state: State, reason: str | None = None, **values: Any) -> None:
+        """Tell Optuna, the store and the listener how a running trial ended."""
+        running = self.running.pop(trial_id, None)
+        if running is None:
+            return
+        error = values.pop("traceback", None) or reason
+        if state == "COMPLETE":
+            self.told.add(running.record.placement)
+        else:
+            values.pop("accuracy", None)
+        values["curve"] = [{k: v for k, v in point.items() if math.isfinite(v)} for point in running.curve]
+        if state == "COMPLETE":
+            values["val_samples"] = self.config.fidelity.val_samples
+        self.store.finish_evaluation(running.evaluation, state, error=error, **values)
+        record = replace(running.record, state=state, error=reason, **values)
+        for trial in (running.trial, *running.followers):
+            if state == "COMPLETE":
+                assert record.accuracy is not None and record.latency is not None
+                self._tell_complete(trial, record.accuracy, record.latency.ratio, reused=trial is not running.trial)
+            else:
+                trial.set_user_attr("reason", reason)
+                self.study.tell(trial, state=TrialState.FAIL)
+        self.notify(TrialFinished(record))
+
+    def _tell_complete(self, trial: Trial, accuracy: float, ratio: float, reused: bool) -> None:
+        if reused:
+            trial.set_user_attr("reused", True)
+        self.study.tell(trial, [accuracy, ratio])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune pickles the searcher to restore it later; we never do: the database is the only truth."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing is saved beside the database."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See save."""
+
+
+class DeadWorkers(Callback):  # type: ignore[misc]
+    """Tells the search why Ray gave a trial up: its worker was killed, ran out of memory, or its node is gone."""
+
+    def __init__(self, search: PlacementSearch) -> None:
+        self.search = search
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = trial.get_error()
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+        self.search.end(trial.trial_id, "FAIL", reason=f"the worker died: {type(error).__name__}: {first}")

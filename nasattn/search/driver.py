@@ -1,0 +1,257 @@
+"""The driver of a search: one process that asks, measures and tells; Ray's workers train."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from nasattn.attention import Placement
+from nasattn.errors import NasattnError, StudyError, UsageError
+from nasattn.front import FrontMember, front
+from nasattn.hosts import get_host
+from nasattn.search.events import Event, Listener, SearchStarted
+from nasattn.search.study import StudyConfig, check_same
+from nasattn.store import EvaluationRecord, Store, StudyRecord
+from nasattn.tasks import Task, TaskRequest, load_task
+
+if TYPE_CHECKING:
+    from nasattn.search.bridge import PlacementSearch
+    from nasattn.search.worker import Start
+
+PACKAGES = ("nasattn", "torch", "timm", "optuna", "ray", "sqlalchemy", "numpy")
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no machine calls out unasked
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would start every worker through uv
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report without an objective must not end the search
+}
+OBJECT_STORE_BYTES = 200 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search left in the database.
+
+    Attributes:
+        study: Its name.
+        storage: The database's URL, without its password.
+        evaluations: All trials of the study.
+        front: The front, fastest first.
+        complete: Whether the budget was used up; False after an interruption.
+    """
+
+    study: str
+    storage: str
+    evaluations: list[EvaluationRecord]
+    front: list[FrontMember]
+    complete: bool
+
+
+def run_search(
+    config: StudyConfig,
+    storage: str,
+    *,
+    address: str | None = None,
+    fresh: bool = False,
+    listener: Callable[[Event], None] | None = None,
+    start: Start | None = None,
+) -> SearchResult:
+    """Run a study until its budget is used up, continuing it where the database holds it already.
+
+    Args:
+        config: The study.
+        storage: URL of the database.
+        address: A Ray cluster to join; None starts Ray on this machine.
+        fresh: Begin another study (``NAME-2``, ``NAME-3``, ...) if there is one of this name.
+        listener: Called with every event.
+        start: What a worker does with a trial; the default trains the proxy.
+
+    Raises:
+        UsageError: Space, task, database or configuration are not usable; nothing has been trained.
+        NasattnError: The search cannot go on.
+    """
+    store = Store(storage)
+    check_buildable(config)
+    task = load_study_task(config)
+    config = replace(config, fidelity=replace(config.fidelity, val_samples=len(task.val), samples=len(task.train)))
+    config = _enter_study(config, store, fresh)
+    quiet_libraries()
+    from nasattn.search.appraisal import Appraiser
+    from nasattn.search.bridge import PlacementSearch
+
+    reconcile(store, config.name)
+    listener = listener or Listener()
+    appraiser = Appraiser(store, config.space.host, config.device, config.batch)
+    search = PlacementSearch(config, store, appraiser, store.evaluations(config.name), listener)
+    if not search.study.get_trials(deepcopy=False):
+        _enqueue_baseline(search)
+    workers = config.workers or default_workers(config)
+    listener(SearchStarted(config.name, config.trials, search.counted, workers, store.shown))
+    if search.counted < config.trials:
+        _run_ray(config, search, workers, address, start)
+    if search.problem is not None:
+        raise search.problem
+    evaluations = store.evaluations(config.name)
+    members = front(evaluations)
+    store.save_front(config.name, ((m.trial, m.tier, m.p_member) for m in members))
+    return SearchResult(config.name, store.shown, evaluations, members, complete=search.is_over)
+
+
+def check_buildable(config: StudyConfig) -> None:
+    """Build every choice of the space once on the meta device, on the host and on its proxy.
+
+    Raises:
+        UsageError: One cannot be built, with the space, the placement and the cause.
+    """
+    host = get_host(config.space.host)
+    fidelity = config.fidelity
+    for row in range(max(len(t) for t in config.space.tokens)):
+        placement = Placement(tuple(t[min(row, len(t) - 1)] for t in config.space.tokens))
+        try:
+            host.build(placement, device="meta")
+            host.proxy(
+                host.proxy_placement(placement, fidelity.width),
+                width=fidelity.width,
+                blocks=tuple(min(fidelity.blocks, b) for b in host.blocks),
+                stem_stride=fidelity.stem_stride,
+                num_classes=10,
+                device="meta",
+            )
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UsageError(f"{config.space.where('stages')}: {placement} cannot be built on {host.name} or its proxy of width {fidelity.width:g}: {error}") from None
+
+
+def load_study_task(config: StudyConfig) -> Task:
+    """The task as the workers will load it. Raises TaskError."""
+    return load_task(config.task, TaskRequest(config.fidelity.resolution, config.fidelity.samples, config.fidelity.val_samples, config.seed))
+
+
+def _enter_study(config: StudyConfig, store: Store, fresh: bool) -> StudyConfig:
+    """Begin the study in the store, or check that it is the same that the store holds."""
+    if fresh:
+        name, number = config.name, 2
+        while store.find_study(config.name) is not None:
+            config, number = replace(config, name=f"{name}-{number}"), number + 1
+    stored = store.find_study(config.name)
+    if stored is not None:
+        check_same(stored.config, config)
+    else:
+        if config.name in {s.study_name for s in store.optuna.get_all_studies()}:
+            raise StudyError(f"the database holds an Optuna study {config.name!r} that nasattn did not make: choose another name with --study")
+        store.add_study(StudyRecord(config.name, config.to_dict(), versions(), config.seed))
+    return config
+
+
+def reconcile(store: Store, study_name: str) -> None:
+    """Bring the database to the truth before a driver starts: what was RUNNING when the last one ended is told FAIL and queued again."""
+    import optuna
+    from optuna.trial import TrialState
+
+    for record in store.evaluations(study_name, state="RUNNING"):
+        if record.id is not None:
+            store.finish_evaluation(record.id, "INTERRUPTED", error="the driver ended during this trial")
+    if study_name not in {s.study_name for s in store.optuna.get_all_studies()}:
+        return
+    study = optuna.load_study(study_name=study_name, storage=store.optuna)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        attrs = {k: v for k, v in trial.user_attrs.items() if k == "forced_placement"}
+        store.optuna.set_trial_user_attr(trial._trial_id, "reason", "the driver ended during this trial; its placement is queued again")
+        study.tell(trial.number, state=TrialState.FAIL)
+        if trial.params or attrs:
+            study.enqueue_trial(trial.params, user_attrs=attrs)
+
+
+def _enqueue_baseline(search: PlacementSearch) -> None:
+    """The plain host is the first trial, also where the space does not list `none` in every stage."""
+    from nasattn.search.bridge import FORCED
+
+    space, plain = search.config.space, search.config.space.plain()
+    if plain in space:
+        search.study.enqueue_trial(space.params(plain, search.flat))
+    else:
+        search.study.enqueue_trial({}, user_attrs={FORCED: str(plain)})
+
+
+def default_workers(config: StudyConfig) -> int:
+    """One worker per CPU, or as many as the GPUs have room for."""
+    if config.device == "cuda":
+        import torch
+
+        return max(1, int(torch.cuda.device_count() / config.gpus_per_trial))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def quiet_libraries() -> None:
+    """Settings that Ray and Optuna read when they are imported, and their own chatter off."""
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _run_ray(config: StudyConfig, search: PlacementSearch, workers: int, address: str | None, start: Start | None) -> None:
+    from ray import tune
+
+    from nasattn.search.bridge import DeadWorkers
+    from nasattn.search.worker import ProxyTrainable, start_proxy
+
+    resources = {"cpu": 1.0, "gpu": config.gpus_per_trial} if config.device == "cuda" else {"cpu": 1.0}
+    trainable = tune.with_resources(tune.with_parameters(ProxyTrainable, start=start or start_proxy), resources)
+    with _ray(address, workers), _scratch_folder() as folder:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(search_alg=search, num_samples=-1, max_concurrent_trials=workers, reuse_actors=True),
+            run_config=tune.RunConfig(name="search", storage_path=folder, verbose=0, callbacks=[DeadWorkers(search)]),
+        )
+        try:
+            tuner.fit()
+        finally:
+            for trial_id in list(search.running):
+                search.end(trial_id, "INTERRUPTED", reason="the search was stopped during this trial")
+
+
+@contextmanager
+def _ray(address: str | None, workers: int) -> Iterator[None]:
+    """Ray, joined or started; what was started here is stopped here."""
+    import ray
+
+    owned = not ray.is_initialized()
+    if owned:
+        local: dict[str, Any] = {"num_cpus": max(workers, 1), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(local if address is None else {}))
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise NasattnError(f"Ray cannot be reached at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+    try:
+        yield
+    finally:
+        if owned:
+            ray.shutdown()
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[str]:
+    """A folder for what Ray Tune insists on writing; nothing in it is read again."""
+    folder = tempfile.mkdtemp(prefix="nasattn-ray-")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and the packages that decide a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -1,0 +1,54 @@
+"""What a search tells whoever watches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nasattn.store.records import EvaluationRecord
+
+
+@dataclass(frozen=True)
+class SearchStarted:
+    """The search is about to run: the study's name, trainings wanted and already there, workers."""
+
+    study: str
+    trials: int
+    finished: int
+    workers: int
+    storage: str
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A placement's latency is known and its proxy begins to train."""
+
+    trial: int
+    placement: str
+    latency_ratio: float
+
+
+@dataclass(frozen=True)
+class TrialReported:
+    """One epoch of a trial is trained."""
+
+    trial: int
+    epoch: int
+    epochs: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """A trial ended, in whatever state."""
+
+    record: EvaluationRecord
+
+
+Event = SearchStarted | TrialStarted | TrialReported | TrialFinished
+
+
+class Listener:
+    """Watches a search. The default ignores everything."""
+
+    def __call__(self, event: Event) -> None:
+        """Called in the driver's process for every event."""

@@ -1,0 +1,196 @@
+"""A study's configuration: what is searched, on what, how far, and where."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nasattn.config import read_yaml
+from nasattn.errors import StudyError, UsageError, did_you_mean
+from nasattn.proxy import Fidelity, ProxyJob, Recipe
+from nasattn.search.samplers import SAMPLERS
+from nasattn.space import SearchSpace, load_space
+
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class MaxLatency:
+    """An upper limit on latency: a ratio to the plain host (``1.3x``) or milliseconds (``12ms``)."""
+
+    limit: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> MaxLatency:
+        """Read ``1.3x`` or ``12ms``. Raises UsageError for anything else."""
+        unit = next((u for u in ("ms", "x") if text.endswith(u)), "")
+        try:
+            limit = float(text.removesuffix(unit))
+        except ValueError:
+            limit = 0.0
+        if not unit or not 0 < limit < float("inf"):
+            raise UsageError(f"a latency limit is a ratio such as 1.3x or a time such as 12ms, got {text!r}")
+        return cls(limit, unit)
+
+    def excess(self, ms: float, ratio: float) -> float:
+        """How far a latency is above the limit; zero or less is allowed."""
+        return (ms if self.unit == "ms" else ratio) - self.limit
+
+    def __str__(self) -> str:
+        return f"{self.limit:g}{self.unit}"
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Everything that decides a study's outcome, and how much of it to spend.
+
+    Attributes:
+        space: What may be placed where.
+        task: Name of a task, or a folder.
+        fidelity: How far proxies are reduced.
+        recipe: How they are trained.
+        name: Of the study; made from space, task and seed when empty.
+        trials: Trainings in the study, all in all.
+        time_budget: Seconds after which no new trial begins; None for no limit.
+        sampler: One of SAMPLERS.
+        max_latency: Placements above it are not trained.
+        device: Where proxies train and latency is measured: ``cpu`` or ``cuda``.
+        batch: Images at once in latency measurements.
+        workers: Proxies trained at once; None: one per CPU or GPU.
+        gpus_per_trial: Share of a GPU each takes.
+        seed: Of sampler, initialisation, data order and generated data.
+    """
+
+    space: SearchSpace
+    task: str = "cued_digits"
+    fidelity: Fidelity = field(default_factory=Fidelity)
+    recipe: Recipe = field(default_factory=Recipe)
+    name: str = ""
+    trials: int = 24
+    time_budget: float | None = None
+    sampler: str = "tpe"
+    max_latency: MaxLatency | None = None
+    device: str = "cpu"
+    batch: int = 1
+    workers: int | None = None
+    gpus_per_trial: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise UsageError(f"unknown sampler {self.sampler!r}: {did_you_mean(self.sampler, SAMPLERS)}allowed: {', '.join(SAMPLERS)}")
+        if self.device not in DEVICES:
+            raise UsageError(f"unknown device {self.device!r}: allowed: {', '.join(DEVICES)}")
+        for name, value, least in (("trials", self.trials, 1), ("batch", self.batch, 1), ("workers", self.workers, 1), ("seed", self.seed, 0)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise UsageError(f"{name} must be an integer >= {least}, got {value!r}")
+        if not self.gpus_per_trial > 0:
+            raise UsageError(f"gpus_per_trial must be above 0, got {self.gpus_per_trial!r}")
+        if not self.name:
+            task = Path(self.task).name or "folder"
+            object.__setattr__(self, "name", f"{self.space.name}-{task}-s{self.seed}")
+
+    def identity(self) -> dict[str, Any]:
+        """What a study is: continuing it needs the same space, task, fidelity, recipe, device and seed."""
+        return {
+            "space": self.space.to_dict(),
+            "task": self.task,
+            "fidelity": self.fidelity.to_dict(),
+            "recipe": self.recipe.to_dict(),
+            "device": self.device,
+            "batch": self.batch,
+            "seed": self.seed,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved configuration, as it is stored."""
+        return {
+            **self.identity(),
+            "space_name": self.space.name,
+            "sampler": self.sampler,
+            "trials": self.trials,
+            "max_latency": str(self.max_latency) if self.max_latency else None,
+        }
+
+    def job(self, placement: str) -> ProxyJob:
+        """The training of one placement."""
+        return ProxyJob(self.space.host, placement, self.fidelity, self.recipe, self.seed, self.device)
+
+    def evaluation_identity(self, placement: str) -> str:
+        """What makes two trainings the same: host, placement, task, fidelity, recipe, seed and device. A sha256."""
+        parts = {k: v for k, v in self.identity().items() if k not in ("space", "batch")}
+        text = json.dumps({**parts, "host": self.space.host, "placement": placement}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_same(stored: dict[str, Any], config: StudyConfig) -> None:
+    """Refuse to continue a study under another configuration. Raises StudyError with the differences."""
+    differences = sorted(_differences("", {k: stored.get(k) for k in config.identity()}, config.identity()))
+    if differences:
+        raise StudyError(
+            f"study {config.name!r} was begun with another configuration ({'; '.join(differences[:5])}): "
+            "use the same, or begin another study with --study NAME or --fresh"
+        )
+
+
+def _differences(prefix: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [line for key in {*old, *new} for line in _differences(f"{prefix}.{key}" if prefix else str(key), old.get(key), new.get(key))]
+    return [] if old == new else [f"{prefix}: {old!r} -> {new!r}"]
+
+
+STUDY_KEYS = (
+    "space", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "sampler", "max_latency",
+    "device", "batch", "workers", "gpus_per_trial", "seed",
+)  # fmt: skip
+
+
+def read_study_file(path: Path) -> dict[str, Any]:
+    """The content of a study file with its keys checked. Raises StudyError naming the file and the key."""
+    data = read_yaml(path, StudyError)
+    for key in data:
+        if key not in STUDY_KEYS:
+            raise StudyError(f"{path}: unknown key {key!r}; {did_you_mean(str(key), STUDY_KEYS)}allowed: {', '.join(STUDY_KEYS)}")
+    if not data.get("space"):
+        raise StudyError(f"{path}: key 'space' is missing; name a space or a space file")
+    for key in ("fidelity", "recipe"):
+        if not isinstance(data.get(key, {}), dict):
+            raise StudyError(f"{path}: {key} must be a mapping, got {data[key]!r}")
+    return data
+
+
+def make_config(settings: dict[str, Any], where: str = "") -> StudyConfig:
+    """A configuration from the keys of a study file (or the flags of `nasattn search`); None stands for the default.
+
+    Raises:
+        UsageError: A value that is not allowed.
+    """
+    given = {k: v for k, v in settings.items() if v is not None and k != "description"}
+    space = load_space(str(given.pop("space")))
+    changes: dict[str, Any] = {
+        "fidelity": Fidelity.from_dict(given.pop("fidelity", {}), where=f"{where}fidelity: "),
+        "recipe": Recipe.from_dict(given.pop("recipe", {}), where=f"{where}recipe: "),
+    }
+    if "study" in given:
+        changes["name"] = str(given.pop("study"))
+    if "max_latency" in given:
+        changes["max_latency"] = MaxLatency.parse(str(given.pop("max_latency")))
+    if "time_budget" in given:
+        changes["time_budget"] = parse_duration(str(given.pop("time_budget")))
+    return StudyConfig(space=space, **changes, **given)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90s``, ``30m``, ``2h`` or ``1d``. Raises UsageError for anything else."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    try:
+        seconds = float(text[:-1]) * units[text[-1:]]
+    except (ValueError, KeyError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"a time budget is a number with s, m, h or d, such as 30m, got {text!r}")
+    return seconds

@@ -1,0 +1,240 @@
+"""Search spaces: a host and, per stage, the attentions and options that may be chosen. A YAML file in `search_spaces/`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nasattn.attention import Attention, Placement, list_attention
+from nasattn.attention.token import definitions
+from nasattn.config import find_yaml, list_yaml, read_yaml
+from nasattn.errors import SpaceError, TokenError, UsageError, did_you_mean
+from nasattn.hosts import Host, get_host
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+SPACE_KEYS = ("host", "description", "stages")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One attention that a stage may carry, with the values its options may take.
+
+    Attributes:
+        name: As a token begins: ``none``, ``sge``, ``ela_t``.
+        options: ``(keyword, values)`` pairs; options not named keep the paper's value.
+    """
+
+    name: str
+    options: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def attentions(self) -> Iterator[Attention]:
+        """Every attention this choice stands for, in the order of its lists."""
+        keywords = [k for k, _ in self.options]
+        for values in itertools.product(*(v for _, v in self.options)):
+            yield Attention.make(self.name, **dict(zip(keywords, values, strict=True)))
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What may be placed where.
+
+    Attributes:
+        name: The file's stem.
+        host: The timm name of a registered host.
+        stages: For each stage of the host, the choices.
+        description: One line for `nasattn spaces`.
+        source: The file, for messages.
+
+    Raises:
+        SpaceError: A stage without choices, or an attention that does not fit its stage.
+    """
+
+    name: str
+    host: str
+    stages: tuple[tuple[Choice, ...], ...]
+    description: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        host = self._get_host()
+        if len(self.stages) != len(host.stages):
+            raise SpaceError(f"{self.where('stages')}: {len(self.stages)} stages, but {self.host} has {len(host.stages)}; give 1 to {len(host.stages)}")
+        for number, (choices, channels) in enumerate(zip(self.stages, host.channels, strict=True), start=1):
+            if not choices:
+                raise SpaceError(f"{self.where(f'stages.{number}')}: no attention to choose from; list at least `none:`")
+            for choice in choices:
+                self._check_choice(number, choice, channels)
+
+    def _get_host(self) -> Host:
+        try:
+            return get_host(self.host)
+        except UsageError as error:
+            raise SpaceError(f"{self.where('host')}: {error}") from None
+
+    def _check_choice(self, number: int, choice: Choice, channels: int) -> None:
+        key = self.where(f"stages.{number}.{choice.name}")
+        try:
+            for attention in choice.attentions():
+                if wrong := attention.problem(channels):
+                    raise SpaceError(f"{key}: {attention} does not fit stage {number} of {self.host}: {wrong}; remove that value from stage {number}")
+        except TokenError as error:
+            raise SpaceError(f"{key}: {error}; remove or change that value") from None
+
+    def where(self, key: str) -> str:
+        """``file: key``, the beginning of every message."""
+        return f"{self.source or self.name}: {key}"
+
+    @cached_property
+    def tokens(self) -> tuple[tuple[Attention, ...], ...]:
+        """For each stage every attention it may carry, without repetition."""
+        return tuple(tuple(dict.fromkeys(a for choice in choices for a in choice.attentions())) for choices in self.stages)
+
+    @property
+    def size(self) -> int:
+        """The number of different placements."""
+        return math.prod(len(t) for t in self.tokens)
+
+    def placements(self) -> Iterator[Placement]:
+        """Every placement of the space."""
+        return (Placement(p) for p in itertools.product(*self.tokens))
+
+    def plain(self) -> Placement:
+        """The baseline: ``none`` in every stage, whether or not the space lists it."""
+        return get_host(self.host).plain()
+
+    def __contains__(self, placement: Placement) -> bool:
+        return len(placement) == len(self.tokens) and all(a in t for a, t in zip(placement, self.tokens, strict=True))
+
+    def suggest(self, trial: Trial, flat: bool = False) -> Placement:
+        """Draw a placement from an Optuna trial.
+
+        Args:
+            trial: Asked from any Optuna study.
+            flat: One categorical parameter per stage over whole tokens (for samplers that handle conditional
+                parameters badly, such as GP), instead of one for the attention and one for each of its options.
+        """
+        draw = self._suggest_token if flat else self._suggest_choice
+        return Placement(tuple(draw(trial, stage) for stage in range(len(self.stages))))
+
+    def _suggest_token(self, trial: Trial, stage: int) -> Attention:
+        return Attention.parse(trial.suggest_categorical(f"stage{stage + 1}.token", [str(a) for a in self.tokens[stage]]))
+
+    def _suggest_choice(self, trial: Trial, stage: int) -> Attention:
+        choices = {c.name: c for c in self.stages[stage]}
+        name = trial.suggest_categorical(f"stage{stage + 1}", list(choices))
+        options = {k: trial.suggest_categorical(f"stage{stage + 1}.{name}.{k}", list(v)) for k, v in choices[name].options}
+        return Attention.make(name, **options)
+
+    def params(self, placement: Placement, flat: bool = False) -> dict[str, Any]:
+        """The Optuna parameters under which :meth:`suggest` gives *placement*.
+
+        Raises:
+            SpaceError: The placement is not in the space.
+        """
+        if placement not in self:
+            raise SpaceError(f"{self.where('stages')}: placement {str(placement)!r} is not in this space")
+        if flat:
+            return {f"stage{i}.token": str(a) for i, a in enumerate(placement, start=1)}
+        params: dict[str, Any] = {}
+        for number, (attention, choices) in enumerate(zip(placement, self.stages, strict=True), start=1):
+            choice = next(c for c in choices if attention in c.attentions())
+            params[f"stage{number}"] = choice.name
+            values = dict(attention.options)
+            params.update({f"stage{number}.{choice.name}.{k}": values[k] for k, _ in choice.options})
+        return params
+
+    def to_dict(self) -> dict[str, Any]:
+        """The space as its YAML file would say it, for the study's record."""
+        return {
+            "host": self.host,
+            "stages": {
+                str(i): {c.name: {k: list(v) for k, v in c.options} for c in choices} for i, choices in enumerate(self.stages, start=1)
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, name: str, data: Mapping[str, Any], source: str = "") -> SearchSpace:
+        """Build from the content of a space file.
+
+        Raises:
+            SpaceError: Unknown keys, wrong types, impossible options; names the file, the key and the remedy.
+        """
+        source = source or name
+        for key in data:
+            if key not in SPACE_KEYS:
+                raise SpaceError(f"{source}: unknown key {key!r}; {did_you_mean(str(key), SPACE_KEYS)}allowed: {', '.join(SPACE_KEYS)}")
+        for key in ("host", "stages"):
+            if not data.get(key):
+                raise SpaceError(f"{source}: key {key!r} is missing; add it")
+        if not isinstance(data["host"], str) or not isinstance(data["stages"], dict):
+            raise SpaceError(f"{source}: `host` must be a name and `stages` a mapping of 1, 2, ... or `all` to attentions")
+        return cls(
+            name=name,
+            host=data["host"],
+            stages=_read_stages(data["stages"], data["host"], source),
+            description=str(data.get("description", "")),
+            source=source,
+        )
+
+
+def _read_stages(stages: Mapping[Any, Any], host_name: str, source: str) -> tuple[tuple[Choice, ...], ...]:
+    try:
+        count = len(get_host(host_name).stages)
+    except UsageError as error:
+        raise SpaceError(f"{source}: host: {error}") from None
+    keys = {str(k): v for k, v in stages.items()}
+    numbers = [str(i) for i in range(1, count + 1)]
+    for key in keys:
+        if key not in (*numbers, "all"):
+            raise SpaceError(f"{source}: stages.{key}: unknown stage; {host_name} has stages {', '.join(numbers)}, and `all` stands for those not listed")
+    missing = [n for n in numbers if n not in keys and "all" not in keys]
+    if missing:
+        raise SpaceError(f"{source}: stages: stage {missing[0]} of {host_name} is missing; add `{missing[0]}:` or `all:`")
+    return tuple(_read_choices(keys.get(n, keys.get("all")), f"{source}: stages.{n if n in keys else 'all'}") for n in numbers)
+
+
+def _read_choices(choices: Any, where: str) -> tuple[Choice, ...]:
+    if not isinstance(choices, dict):
+        raise SpaceError(f"{where}: must map attentions to their options, such as `sge: {{groups: [16, 32]}}`, got {choices!r}")
+    return tuple(_read_choice(name, options, where) for name, options in choices.items())
+
+
+def _read_choice(name: Any, options: Any, where: str) -> Choice:
+    if name not in list_attention():
+        hint = did_you_mean(str(name), list_attention())
+        raise SpaceError(f"{where}.{name}: unknown attention; {hint}allowed: {', '.join(list_attention())}")
+    known = [o.keyword for o in definitions()[name.partition("_")[0]].options]
+    options = {} if options is None else options
+    if not isinstance(options, dict):
+        raise SpaceError(f"{where}.{name}: must map options to lists, such as `{{{known[0] if known else 'option'}: [1, 2]}}`, got {options!r}")
+    for keyword, values in options.items():
+        key = f"{where}.{name}.{keyword}"
+        if keyword not in known:
+            raise SpaceError(f"{key}: unknown option; {did_you_mean(str(keyword), known)}allowed: {', '.join(known) or 'none'}")
+        if not isinstance(values, list) or not values or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+            raise SpaceError(f"{key}: must be a list of integers, such as [16, 32], got {values!r}")
+        if len(set(values)) < len(values):
+            raise SpaceError(f"{key}: {values!r} names a value twice; name it once")
+    return Choice(name, tuple((k, tuple(v)) for k, v in options.items()))
+
+
+def list_spaces() -> list[str]:
+    """The names of the shipped spaces."""
+    return list_yaml("search_spaces")
+
+
+def load_space(name_or_file: str | Path) -> SearchSpace:
+    """Read a shipped space by name, or a YAML file.
+
+    Raises:
+        SpaceError: No such space or file, or its content is wrong.
+    """
+    path = find_yaml("search_spaces", str(name_or_file), SpaceError)
+    return SearchSpace.from_dict(path.stem, read_yaml(path, SpaceError), source=str(path))

@@ -1,0 +1,105 @@
+"""The tables that stand beside Optuna's in one database. Every name begins with ``nasattn_``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, datetime: DateTime(timezone=True)}
+
+
+class StudyRow(Base):
+    """A study: its resolved configuration, the versions it began with, and its seed."""
+
+    __tablename__ = "nasattn_study"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    config: Mapped[dict[str, Any]]
+    versions: Mapped[dict[str, Any]]
+    seed: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ArchitectureRow(Base):
+    """A placement on a host, with what can be counted without training it."""
+
+    __tablename__ = "nasattn_architecture"
+    __table_args__ = (UniqueConstraint("host", "placement"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    placement: Mapped[str] = mapped_column(String(1000))
+    params: Mapped[int] = mapped_column(BigInteger)
+    macs: Mapped[int] = mapped_column(BigInteger)
+
+
+class LatencyRow(Base):
+    """One paired measurement of a placement against its plain host on one device key."""
+
+    __tablename__ = "nasattn_latency"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    architecture_id: Mapped[int] = mapped_column(ForeignKey("nasattn_architecture.id"), index=True)
+    device_key: Mapped[str] = mapped_column(String(500), index=True)
+    ms: Mapped[float]
+    baseline_ms: Mapped[float]
+    ratio: Mapped[float]
+    ratio_low: Mapped[float]
+    ratio_high: Mapped[float]
+    pairs: Mapped[int]
+    settled: Mapped[bool]
+    exclusive: Mapped[bool]
+    measured_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class EvaluationRow(Base):
+    """One training of one placement in a study, or the reuse of one."""
+
+    __tablename__ = "nasattn_evaluation"
+    __table_args__ = (UniqueConstraint("study_id", "trial"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("nasattn_study.id"), index=True)
+    trial: Mapped[int]
+    architecture_id: Mapped[int] = mapped_column(ForeignKey("nasattn_architecture.id"), index=True)
+    latency_id: Mapped[int | None] = mapped_column(ForeignKey("nasattn_latency.id"))
+    identity: Mapped[str] = mapped_column(String(64), index=True)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    seed: Mapped[int]
+    fidelity: Mapped[dict[str, Any]]
+    accuracy: Mapped[float | None]
+    val_samples: Mapped[int | None]
+    curve: Mapped[list[Any]] = mapped_column(default=list)
+    seconds: Mapped[float | None]
+    worker: Mapped[str | None] = mapped_column(String(255))
+    error: Mapped[str | None] = mapped_column(Text)
+    reused_from: Mapped[int | None] = mapped_column(ForeignKey("nasattn_evaluation.id"))
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+
+
+class FrontRow(Base):
+    """A member of a study's front, as last computed."""
+
+    __tablename__ = "nasattn_front"
+    __table_args__ = (UniqueConstraint("study_id", "trial"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("nasattn_study.id"), index=True)
+    trial: Mapped[int]
+    tier: Mapped[str] = mapped_column(String(16))
+    p_member: Mapped[float]
+    updated_at: Mapped[datetime] = mapped_column(default=now)

@@ -1,0 +1,37 @@
+"""digits: scikit-learn's 1,797 handwritten digits, the smallest task of real images. No attention is needed to solve it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from nasattn.tasks.task import Split, Task, TaskRequest, register_task
+
+VAL_SHARE = 0.25
+
+
+@register_task("digits")
+def digits(request: TaskRequest) -> Task:
+    """10 classes, images ``(3, R, R)``: the 8 x 8 scans resized bilinearly, the grey value in every channel.
+
+    The split is the same for every seed; the seed chooses the subset when fewer samples are asked for than there are.
+    """
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    images = torch.from_numpy(scans.images.astype(np.float32)) / 16
+    images = F.interpolate(images[:, None], size=(request.resolution,) * 2, mode="bilinear", align_corners=False)
+    pixels = (images * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+    labels = torch.from_numpy(scans.target.astype(np.int64))
+    order = np.random.default_rng(0).permutation(len(labels))
+    cut = int(len(order) * (1 - VAL_SHARE))
+    rng = np.random.default_rng(request.seed)
+    train = rng.permutation(order[:cut])[: request.samples]
+    val = rng.permutation(order[cut:])[: request.val_samples]
+    return Task(
+        name="digits",
+        classes=tuple(map(str, range(10))),
+        train=Split(pixels[train].contiguous(), labels[train]),
+        val=Split(pixels[val].contiguous(), labels[val]),
+    )

@@ -1,0 +1,90 @@
+"""A task: images and labels that a proxy learns, resident in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nasattn.errors import TaskError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one split.
+
+    Attributes:
+        images: uint8, ``(N, channels, R, R)``.
+        labels: int64, ``(N,)``.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
+            raise TaskError(f"a split needs uint8 images (N, C, R, R) and N labels, got {self.images.dtype} {tuple(self.images.shape)} and {len(self.labels)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a proxy learns and is scored on.
+
+    Attributes:
+        name: As given by the user: ``cued_digits``, ``torch/cifar100``, or a folder.
+        classes: The classes' names, in label order.
+        train: What the proxy trains on.
+        val: What it is scored on.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+
+    @property
+    def in_chans(self) -> int:
+        return int(self.train.images.shape[1])
+
+
+@dataclass(frozen=True)
+class TaskRequest:
+    """What is asked of a task.
+
+    Attributes:
+        resolution: Side of the images in pixels.
+        samples: Training images; None takes all there are.
+        val_samples: Validation images; None takes all there are.
+        seed: Decides generated images and subsets. The same request gives the same images.
+    """
+
+    resolution: int = 32
+    samples: int | None = None
+    val_samples: int | None = None
+    seed: int = 0
+
+
+Loader = Callable[[TaskRequest], Task]
+_TASKS: dict[str, Loader] = {}
+
+
+def register_task(name: str) -> Callable[[Loader], Loader]:
+    """Decorator: makes a function ``(TaskRequest) -> Task`` known as the task *name*."""
+
+    def register(load: Loader) -> Loader:
+        if name in _TASKS:
+            raise TaskError(f"task {name!r} is registered already: choose another name")
+        _TASKS[name] = load
+        return load
+
+    return register
+
+
+def registered_tasks() -> dict[str, Loader]:
+    """The embedded tasks by name."""
+    return dict(_TASKS)
