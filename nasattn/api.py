@@ -134,6 +134,36 @@ def search(
     return open_study(result.study, url)
 
 
+def measure_latency(host: str, placement: str, device: str = "cpu", batch: int = 1) -> dict[str, Any]:
+    """Measure a placement against its plain host on this machine, with our own training kept off the device.
+
+    Args:
+        host: Such as ``nasattn_resnet50``.
+        placement: Such as ``none,sge_g32,ela_l,none``.
+        device: ``cpu`` or ``cuda``.
+        batch: Images at once.
+
+    Returns:
+        The fields of :class:`nasattn.latency.PairedLatency`, and host, placement and device key.
+
+    Raises:
+        UsageError: Unknown host or device, or a placement that does not fit.
+    """
+    from dataclasses import asdict
+
+    from nasattn.hosts import get_host
+    from nasattn.latency import DeviceKey, DeviceLease, HostMeter
+    from nasattn.search.study import check_device
+
+    check_device(device)
+    built = get_host(host)
+    parsed = built.placement(placement)
+    meter = HostMeter(built.build, str(built.plain()), device, batch, built.resolution)
+    with DeviceLease(device).alone():
+        pair = meter.measure(str(parsed))
+    return {"host": host, "placement": str(parsed), **asdict(pair), "device": str(DeviceKey.here(device, built.resolution, batch))}
+
+
 def list_spaces() -> list[str]:
     """Names of the shipped search spaces."""
     from nasattn.config import list_yaml
@@ -146,4 +176,4 @@ def export(study: str, out: str | Path, storage: str | None = None, **choice: An
     return open_study(study, storage).export(out, **choice)
 
 
-__all__ = ["Study", "default_storage", "export", "list_spaces", "open_study", "search"]
+__all__ = ["Study", "default_storage", "export", "list_spaces", "measure_latency", "open_study", "search"]

@@ -33,7 +33,9 @@ def find_yaml(folder: str, name_or_file: str, error: type[UsageError]) -> Path:
     if name_or_file in list_yaml(folder):
         return shipped(folder) / f"{name_or_file}.yaml"
     known = list_yaml(folder)
-    raise error(f"unknown name {name_or_file!r} in {folder}: {did_you_mean(name_or_file, known)}allowed: {', '.join(known)}, or the path of a .yaml file")
+    raise error(
+        f"unknown name {name_or_file!r} in {folder}: {did_you_mean(name_or_file, known)}allowed: {', '.join(known)}, or the path of a .yaml file"
+    )
 
 
 def read_yaml(path: Path, error: type[UsageError]) -> dict[str, Any]:

@@ -65,7 +65,9 @@ class SearchSpace:
     def __post_init__(self) -> None:
         host = self._get_host()
         if len(self.stages) != len(host.stages):
-            raise SpaceError(f"{self.where('stages')}: {len(self.stages)} stages, but {self.host} has {len(host.stages)}; give 1 to {len(host.stages)}")
+            raise SpaceError(
+                f"{self.where('stages')}: {len(self.stages)} stages, but {self.host} has {len(host.stages)}; give 1 to {len(host.stages)}"
+            )
         for number, (choices, channels) in enumerate(zip(self.stages, host.channels, strict=True), start=1):
             if not choices:
                 raise SpaceError(f"{self.where(f'stages.{number}')}: no attention to choose from; list at least `none:`")
@@ -83,7 +85,9 @@ class SearchSpace:
         try:
             for attention in choice.attentions():
                 if wrong := attention.problem(channels):
-                    raise SpaceError(f"{key}: {attention} does not fit stage {number} of {self.host}: {wrong}; remove that value from stage {number}")
+                    raise SpaceError(
+                        f"{key}: {attention} does not fit stage {number} of {self.host}: {wrong}; remove that value from stage {number}"
+                    )
         except TokenError as error:
             raise SpaceError(f"{key}: {error}; remove or change that value") from None
 
@@ -193,7 +197,9 @@ def _read_stages(stages: Mapping[Any, Any], host_name: str, source: str) -> tupl
     numbers = [str(i) for i in range(1, count + 1)]
     for key in keys:
         if key not in (*numbers, "all"):
-            raise SpaceError(f"{source}: stages.{key}: unknown stage; {host_name} has stages {', '.join(numbers)}, and `all` stands for those not listed")
+            raise SpaceError(
+                f"{source}: stages.{key}: unknown stage; {host_name} has stages {', '.join(numbers)}, and `all` stands for those not listed"
+            )
     missing = [n for n in numbers if n not in keys and "all" not in keys]
     if missing:
         raise SpaceError(f"{source}: stages: stage {missing[0]} of {host_name} is missing; add `{missing[0]}:` or `all:`")
@@ -213,7 +219,9 @@ def _read_choice(name: Any, options: Any, where: str) -> Choice:
     known = [o.keyword for o in definitions()[name.partition("_")[0]].options]
     options = {} if options is None else options
     if not isinstance(options, dict):
-        raise SpaceError(f"{where}.{name}: must map options to lists, such as `{{{known[0] if known else 'option'}: [1, 2]}}`, got {options!r}")
+        raise SpaceError(
+            f"{where}.{name}: must map options to lists, such as `{{{known[0] if known else 'option'}: [1, 2]}}`, got {options!r}"
+        )
     for keyword, values in options.items():
         key = f"{where}.{name}.{keyword}"
         if keyword not in known:

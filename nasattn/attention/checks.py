@@ -10,4 +10,3 @@ def divides(channels: int, groups: int | None, what: str) -> str | None:
     allowed = [d for d in range(1, channels + 1) if channels % d == 0]
     shown = ", ".join(map(str, allowed if len(allowed) <= 12 else [*allowed[:6], "...", *allowed[-3:]]))
     return f"{groups} {what} do not divide {channels} channels; allowed: {shown}"
-

@@ -22,9 +22,7 @@ COMPARISON = {
 }
 
 
-def build_timm_attention(
-    name: str, channels: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-) -> nn.Module:
+def build_timm_attention(name: str, channels: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> nn.Module:
     """timm's ``create_attn(name, channels)``: ``(B, C, H, W) -> (B, C, H, W)``."""
     from timm.layers import create_attn
 

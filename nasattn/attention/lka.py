@@ -7,8 +7,10 @@ convolution of dilation d, and a 1x1 convolution; y = x * attn(x).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nasattn.attention.token import Option, register_attention
@@ -53,11 +55,9 @@ class LargeKernelAttention(nn.Module):
         self.kernel, self.dilation = kernel, dilation
         local, wide = 2 * dilation - 1, -(-kernel // dilation)
         reach = dilation * (wide - 1)
-        depthwise = {"groups": channels, "device": device, "dtype": dtype}
-        self.conv0 = nn.Conv2d(channels, channels, local, padding=local // 2, **depthwise)
-        self.conv_spatial = nn.Conv2d(
-            channels, channels, wide, padding=reach // 2 if reach % 2 == 0 else "same", dilation=dilation, **depthwise
-        )
+        depthwise = partial(nn.Conv2d, channels, channels, groups=channels, device=device, dtype=dtype)
+        self.conv0 = depthwise(local, padding=local // 2)
+        self.conv_spatial = depthwise(wide, padding=reach // 2 if reach % 2 == 0 else "same", dilation=dilation)
         self.conv1 = nn.Conv2d(channels, channels, 1, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
@@ -65,8 +65,40 @@ class LargeKernelAttention(nn.Module):
             conv.reset_parameters()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        attn: Tensor = self.conv1(self.conv_spatial(self.conv0(x_BCHW)))
+        attn: Tensor = self.conv1(self._dilated(self.conv0(x_BCHW)))
         return x_BCHW * attn
+
+    def _dilated(self, x_BCHW: Tensor) -> Tensor:
+        conv = self.conv_spatial
+        plain = self.dilation == 1 or x_BCHW.device.type != "cpu" or torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if plain or x_BCHW.numel() == 0:
+            out: Tensor = conv(x_BCHW)
+            return out
+        return dilated_by_phases(x_BCHW, conv.weight, conv.bias, self.dilation)
 
     def extra_repr(self) -> str:
         return f"kernel={self.kernel}, dilation={self.dilation}"
+
+
+def dilated_by_phases(x_BCHW: Tensor, weight_C1KK: Tensor, bias_C: Tensor | None, dilation: int) -> Tensor:
+    """A dilated depthwise convolution, "same" padded, as one dense convolution: ``(B, C, H, W) -> (B, C, H, W)``.
+
+    torch has no fast CPU kernel for the dilated form. Positions that are a multiple of the dilation apart never mix, so
+    each of the d x d phases is an image of its own in the batch. The sums are those of the plain convolution.
+    """
+    B, C, H, W = x_BCHW.shape
+    d, K = dilation, weight_C1KK.shape[2]
+    reach = d * (K - 1)
+    h, w = -(-(H + reach) // d), -(-(W + reach) // d)
+    before = reach // 2
+    padded = F.pad(x_BCHW, (before, w * d - W - before, before, h * d - H - before))
+    phases = padded.permute(0, 2, 3, 1).reshape(B, h, d, w, d, C).permute(2, 4, 0, 1, 3, 5).reshape(d * d * B, h, w, C)
+    z = F.conv2d(phases.permute(0, 3, 1, 2), weight_C1KK, bias_C, groups=C)
+    h, w = z.shape[2:]
+    y_BHWC = z.permute(0, 2, 3, 1).reshape(d, d, B, h, w, C).permute(2, 3, 0, 4, 1, 5).reshape(B, h * d, w * d, C)
+    y_BCHW = y_BHWC.permute(0, 3, 1, 2)[:, :, :H, :W]
+    return y_BCHW.contiguous(memory_format=torch.channels_last if _is_channels_last(x_BCHW) else torch.contiguous_format)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

@@ -20,4 +20,3 @@ class NoAttention(nn.Module):
 
     def reset_parameters(self) -> None:
         """Nothing to reset."""
-

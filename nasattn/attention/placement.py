@@ -40,7 +40,9 @@ class Placement:
         if stages is not None and len(placement.attentions) == 1 < stages:
             placement = cls(placement.attentions * stages)
         if stages is not None and len(placement.attentions) != stages:
-            raise TokenError(f"placement {str(placement)!r} has {len(placement.attentions)} tokens, the host has {stages} stages; give one token a stage")
+            raise TokenError(
+                f"placement {str(placement)!r} has {len(placement.attentions)} tokens, the host has {stages} stages; give one token a stage"
+            )
         return placement
 
     @property

@@ -41,9 +41,7 @@ class SpatialGroupEnhance(nn.Module):
 
     epsilon = 1e-5
 
-    def __init__(
-        self, channels: int, groups: int = 64, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, channels: int, groups: int = 64, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         if wrong := _check(channels, {"groups": groups}):
             raise TokenError(f"sge_g{groups}: {wrong}")

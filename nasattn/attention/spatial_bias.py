@@ -49,7 +49,7 @@ class SpatialBias(nn.Module):
 
     def reset_parameters(self) -> None:
         for layer in (*self.feature_reduction, self.sb_conv):
-            layer.reset_parameters()  # type: ignore[operator]
+            layer.reset_parameters()
 
     def forward(self, x_BCHW: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """The bias maps, ``(B, maps, P, P)``; with *size* = (H', W') resized to ``(B, maps, H', W')``."""

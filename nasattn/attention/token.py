@@ -145,7 +145,9 @@ class Attention:
         known = {o.keyword: o for o in definition.options}
         for keyword, value in options.items():
             if keyword not in known:
-                raise TokenError(f"attention {name!r} has no option {keyword!r}: {did_you_mean(keyword, known)}allowed: {', '.join(known) or 'none'}")
+                raise TokenError(
+                    f"attention {name!r} has no option {keyword!r}: {did_you_mean(keyword, known)}allowed: {', '.join(known) or 'none'}"
+                )
             if isinstance(value, bool) or not isinstance(value, int) or value < known[keyword].minimum:
                 raise TokenError(f"attention {name!r}: option {keyword!r} must be an integer >= {known[keyword].minimum}, got {value!r}")
             values[keyword] = value
@@ -197,7 +199,9 @@ class Attention:
 
 
 def _print_options(options: Any, values: Mapping[str, int | None]) -> list[str]:
-    return [f"{o.letter}{values[o.keyword]}" for o in options if values[o.keyword] is not None and (o.shown or values[o.keyword] != o.default)]
+    return [
+        f"{o.letter}{values[o.keyword]}" for o in options if values[o.keyword] is not None and (o.shown or values[o.keyword] != o.default)
+    ]
 
 
 @cache

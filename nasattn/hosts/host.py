@@ -64,8 +64,8 @@ class Host:
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """*channels* times *width*, to the nearest multiple of 4, at least 4."""
-    return max(4, 4 * round(channels * width / 4))
+    """*channels* times *width*, to the nearest multiple of 8, at least 8, so that attentions in groups of 8 channels fit."""
+    return max(8, 8 * round(channels * width / 8))
 
 
 _HOSTS: dict[str, Host] = {}

@@ -68,7 +68,7 @@ class _PlacedBlock:
         if self.sb is not None:
             self.sb.reset_parameters()  # type: ignore[operator]
             self.sb_bn.reset_parameters()  # type: ignore[operator]
-            _init_convolutions(self.sb_proj)  # type: ignore[arg-type]
+            _init_convolutions(self.sb_proj)
         if isinstance(self.se, nn.Module):
             reset = getattr(self.se, "reset_parameters", None)
             if reset is not None:
@@ -186,7 +186,7 @@ class PlacementResNet(ResNet):  # type: ignore[misc]
             for placed in getattr(self, f"layer{stage}"):
                 placed.attach(attention, type(self.bn1), dd)
 
-    @torch.jit.ignore
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
     def init_weights(self, zero_init_last: bool = True) -> None:
         super().init_weights(zero_init_last=zero_init_last)
         for m in self.modules():
@@ -290,7 +290,7 @@ def _register(name: str) -> None:
         Host(
             name=f"nasattn_{name}",
             stages=("layer1", "layer2", "layer3", "layer4"),
-            channels=tuple(c * block.expansion for c in (64, 128, 256, 512)),  # type: ignore[operator]
+            channels=tuple(c * block.expansion for c in (64, 128, 256, 512)),  # type: ignore[attr-defined]
             blocks=layers,
             resolution=224,
             proxy=proxy,

@@ -130,14 +130,14 @@ class HostMeter:
         self.images = torch.randn(batch, 3, resolution, resolution, device=device)
         self._baseline: Callable[[], object] | None = None
 
-    def measure(self, placement: str, **limits: float) -> PairedLatency:
-        """Measure one placement; *limits* are those of :func:`measure_pair`. The baseline itself has ratio 1 by definition."""
+    def measure(self, placement: str, max_seconds: float = 4.0) -> PairedLatency:
+        """Measure one placement, for *max_seconds* at most (see :func:`measure_pair`). The baseline itself has ratio 1 by definition."""
         if self._baseline is None:
             self._baseline = self._forward(self.plain)
         if placement == self.plain:
-            pair = measure_pair(self._baseline, self._baseline, **limits)
+            pair = measure_pair(self._baseline, self._baseline, max_seconds=max_seconds)
             return PairedLatency(pair.baseline_ms, pair.baseline_ms, 1.0, 1.0, 1.0, pair.rounds, True)
-        return measure_pair(self._baseline, self._forward(placement), **limits)
+        return measure_pair(self._baseline, self._forward(placement), max_seconds=max_seconds)
 
     def _forward(self, placement: str) -> Callable[[], object]:
         model = self.build(placement).to(self.device).eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
@@ -51,8 +53,8 @@ class Fidelity(_Settings):
     epochs: int = 2
 
     def __post_init__(self) -> None:
-        _require(0 < self.width <= 1, "width", self.width, "0 < width <= 1")
-        _require(self.stem_stride in (1, 2, 4), "stem_stride", self.stem_stride, "1, 2 or 4")
+        _require_number("width", self.width, lambda v: 0 < v <= 1, "0 < width <= 1")
+        _require(type(self.stem_stride) is int and self.stem_stride in (1, 2, 4), "stem_stride", self.stem_stride, "1, 2 or 4")
         for name in ("blocks", "epochs"):
             _require_count(name, getattr(self, name))
         _require(isinstance(self.resolution, int) and self.resolution >= 8, "resolution", self.resolution, "an integer >= 8")
@@ -83,14 +85,22 @@ class Recipe(_Settings):
 
     def __post_init__(self) -> None:
         _require_count("batch_size", self.batch_size)
-        _require(self.lr > 0, "lr", self.lr, "> 0")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, ">= 0")
-        _require(0 < self.warmup < 1, "warmup", self.warmup, "0 < warmup < 1")
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "0 <= label_smoothing < 1")
+        _require_number("lr", self.lr, lambda v: v > 0, "> 0")
+        _require_number("weight_decay", self.weight_decay, lambda v: v >= 0, ">= 0")
+        _require_number("warmup", self.warmup, lambda v: 0 < v < 1, "0 < warmup < 1")
+        _require_number("label_smoothing", self.label_smoothing, lambda v: 0 <= v < 1, "0 <= label_smoothing < 1")
+        _require(isinstance(self.flip, bool), "flip", self.flip, "true or false")
 
 
 def _require_count(name: str, value: Any) -> None:
     _require(isinstance(value, int) and not isinstance(value, bool) and value >= 1, name, value, "an integer >= 1")
+
+
+def _require_number(name: str, value: Any, holds: Callable[[float], bool], allowed: str) -> None:
+    if isinstance(value, str):
+        allowed += " and a number (YAML reads 1e-3 as text: write 0.001 or 1.0e-3)"
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    _require(number and holds(value), name, value, allowed)
 
 
 def _require(holds: bool, name: str, value: Any, allowed: str) -> None:

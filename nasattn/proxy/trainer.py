@@ -115,9 +115,9 @@ class ProxyTraining:
         self.steps = len(self.train_labels) // self.batch
         recipe = job.recipe
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, recipe.lr, total_steps=self.steps * job.fidelity.epochs, pct_start=recipe.warmup
-        )
+        total = self.steps * job.fidelity.epochs
+        warmup = recipe.warmup * 1.001 if recipe.warmup * total == 1 else recipe.warmup  # OneCycleLR divides by zero at exactly one step
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.lr, total_steps=total, pct_start=warmup)
         self.order = torch.Generator().manual_seed(job.seed)
         self.epoch = 0
         self.seconds = 0.0

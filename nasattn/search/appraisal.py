@@ -29,9 +29,11 @@ class Appraiser:
         host: Name of the host.
         device: Where latency is measured.
         batch: Images at once.
+        max_seconds: How long one measurement may go on for a narrower interval.
     """
 
-    def __init__(self, store: Store, host: str, device: str, batch: int) -> None:
+    def __init__(self, store: Store, host: str, device: str, batch: int, max_seconds: float = 4.0) -> None:
+        self.max_seconds = max_seconds
         self.store, self.host = store, get_host(host)
         self.key = DeviceKey.here(device, self.host.resolution, batch)
         self.lease = DeviceLease(device)
@@ -43,7 +45,7 @@ class Appraiser:
         found = self.store.find_latency(str(self.key), self.host.name, str(placement))
         if found is None:
             with self.lease.alone():
-                pair = self.meter.measure(str(placement))
+                pair = self.meter.measure(str(placement), max_seconds=self.max_seconds)
             record = LatencyRecord(
                 pair.ms, pair.baseline_ms, pair.ratio, pair.ratio_low, pair.ratio_high, pair.rounds, pair.settled, exclusive=True
             )

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from optuna.exceptions import ExperimentalWarning
+from optuna.study import Study
 from optuna.trial import Trial, TrialState
 from ray.tune import Callback
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from nasattn.attention import Placement
-from nasattn.errors import NasattnError
+from nasattn.errors import NasattnError, UsageError
 from nasattn.search.appraisal import Appraisal, Appraiser
 from nasattn.search.events import Event, TrialFinished, TrialReported, TrialStarted
 from nasattn.search.samplers import FLAT, make_sampler
@@ -77,8 +82,10 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
             study_name=config.name,
         )
         self.config, self.store, self.appraiser, self.notify = config, store, appraiser, notify
-        self.study = self._ot_study
-        self.study.set_metric_names(list(OBJECTIVES))
+        self.study: Study = self._ot_study
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self.study.set_metric_names(list(OBJECTIVES))
         self.flat = config.sampler in FLAT
         self.counted = sum(e.state in ("COMPLETE", "FAIL") and e.reused_from is None for e in told)
         self.told = {e.placement for e in told if e.state == "COMPLETE"}
@@ -97,7 +104,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
             trial = self.study.ask() if repeats < REPEATS else self._ask_unseen()
             if trial is None:  # every placement of the space is evaluated or running
                 self.exhausted = not self.running
-                return Searcher.FINISHED if self.exhausted else None
+                return str(Searcher.FINISHED) if self.exhausted else None
             placement = self._placement(trial)
             identity = self.config.evaluation_identity(str(placement))
             if self._is_known(trial, placement, identity):
@@ -108,7 +115,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
                 continue
             self.running[trial_id] = self._begin(trial, placement, identity, appraisal)
             return self._ray_config(self.running[trial_id])
-        return Searcher.FINISHED
+        return str(Searcher.FINISHED)
 
     @property
     def is_over(self) -> bool:
@@ -134,7 +141,8 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         if unseen is None:
             return None
         self.study.enqueue_trial(space.params(unseen, self.flat))
-        return self.study.ask()
+        trial: Trial = self.study.ask()
+        return trial
 
     def _is_known(self, trial: Trial, placement: Placement, identity: str) -> bool:
         """Whether this training is done or running already; then the trial is told its values, now or when they are there."""
@@ -184,13 +192,25 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         reason = f"above the latency limit {self.config.max_latency}: {latency.ms:.1f} ms, {latency.ratio:.3f}x; not trained"
         trial.set_user_attr("reason", reason)
         self.study.tell(trial, state=TrialState.PRUNED)
-        self._store_untrained(replace(self._record(trial, placement, identity, appraisal), state="PRUNED", error=reason), appraisal.latency_id)
-        self.too_slow.append((excess, f"{placement} ({latency.ms:.1f} ms, {latency.ratio:.3f}x)"))
-        if len(self.too_slow) >= TOO_SLOW:
-            self.problem = NasattnError(
-                f"{TOO_SLOW} placements in a row are above --max-latency {self.config.max_latency}; the fastest of them is {min(self.too_slow)[1]}: raise the limit"
-            )
+        self._store_untrained(
+            replace(self._record(trial, placement, identity, appraisal), state="PRUNED", error=reason), appraisal.latency_id
+        )
+        self._give_up_if_hopeless(placement, excess, f"{placement} with {latency.ms:.1f} ms, {latency.ratio:.3f}x")
         return None
+
+    def _give_up_if_hopeless(self, placement: Placement, excess: float, shown: str) -> None:
+        """End the search when the plain host or too many placements in a row are above the latency limit."""
+        self.too_slow.append((excess, shown))
+        limit = self.config.max_latency
+        if placement.is_plain:
+            self.problem = UsageError(
+                f"--max-latency {limit} cannot be met: the plain host, the cheapest placement, is {shown}; raise the limit"
+            )
+        elif len(self.too_slow) >= TOO_SLOW:
+            fastest = min(self.too_slow)[1]
+            self.problem = NasattnError(
+                f"{TOO_SLOW} placements in a row are above --max-latency {limit}; the fastest is {fastest}: raise the limit"
+            )
 
     def _fail_unmeasured(self, trial: Trial, placement: Placement, identity: str, reason: str) -> None:
         params, macs = self.appraiser.count(placement)
@@ -252,7 +272,11 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
             self.end(trial_id, "INTERRUPTED", reason="the search was stopped during this trial")
         else:
             self._note_epoch(running, result)
-            wrong = None if math.isfinite(result["accuracy"]) else f"accuracy is {result['accuracy']} after epoch {result['epoch']} (loss {result['loss']})"
+            wrong = (
+                None
+                if math.isfinite(result["accuracy"])
+                else f"accuracy is {result['accuracy']} after epoch {result['epoch']} (loss {result['loss']})"
+            )
             self.end(trial_id, "FAIL" if wrong else "COMPLETE", reason=wrong, **{k: result[k] for k in ("accuracy", "seconds", "worker")})
 
     def end(self, trial_id: str, state: State, reason: str | None = None, **values: Any) -> None:
@@ -302,6 +326,12 @@ class DeadWorkers(Callback):  # type: ignore[misc]
         self.search = search
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = trial.get_error()
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
-        self.search.end(trial.trial_id, "FAIL", reason=f"the worker died: {type(error).__name__}: {first}")
+        self.search.end(trial.trial_id, "FAIL", reason=f"the worker died: {_first_cause(trial.error_file)}")
+
+
+def _first_cause(error_file: str | None) -> str:
+    """One line of what Ray wrote of a failure: the exception's own line if there is one, else the first."""
+    text = Path(error_file).read_text(errors="replace") if error_file and Path(error_file).exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Failure #")]
+    exceptions = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)]
+    return (exceptions or lines or ["no message"])[-1 if exceptions else 0]

@@ -31,6 +31,8 @@ PACKAGES = ("nasattn", "torch", "timm", "optuna", "ray", "sqlalchemy", "numpy")
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no machine calls out unasked
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would start every worker through uv
+    "RAY_worker_niceness": "0",  # Ray's 15 starves the workers on a machine that does anything else
+    "RAY_AIR_NEW_OUTPUT": "0",  # its table is not our user interface
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report without an objective must not end the search
 }
@@ -127,12 +129,16 @@ def check_buildable(config: StudyConfig) -> None:
                 device="meta",
             )
         except (RuntimeError, ValueError, TypeError) as error:
-            raise UsageError(f"{config.space.where('stages')}: {placement} cannot be built on {host.name} or its proxy of width {fidelity.width:g}: {error}") from None
+            raise UsageError(
+                f"{config.space.where('stages')}: {placement} cannot be built on {host.name} or its proxy of width {fidelity.width:g}: {error}"
+            ) from None
 
 
 def load_study_task(config: StudyConfig) -> Task:
     """The task as the workers will load it. Raises TaskError."""
-    return load_task(config.task, TaskRequest(config.fidelity.resolution, config.fidelity.samples, config.fidelity.val_samples, config.seed))
+    return load_task(
+        config.task, TaskRequest(config.fidelity.resolution, config.fidelity.samples, config.fidelity.val_samples, config.seed)
+    )
 
 
 def _enter_study(config: StudyConfig, store: Store, fresh: bool) -> StudyConfig:
@@ -146,7 +152,9 @@ def _enter_study(config: StudyConfig, store: Store, fresh: bool) -> StudyConfig:
         check_same(stored.config, config)
     else:
         if config.name in {s.study_name for s in store.optuna.get_all_studies()}:
-            raise StudyError(f"the database holds an Optuna study {config.name!r} that nasattn did not make: choose another name with --study")
+            raise StudyError(
+                f"the database holds an Optuna study {config.name!r} that nasattn did not make: choose another name with --study"
+            )
         store.add_study(StudyRecord(config.name, config.to_dict(), versions(), config.seed))
     return config
 
@@ -198,8 +206,8 @@ def quiet_libraries() -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("ray.tune", "ray.train"):  # they print tracebacks of trials; the store keeps these
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _run_ray(config: StudyConfig, search: PlacementSearch, workers: int, address: str | None, start: Start | None) -> None:
@@ -235,9 +243,12 @@ def _ray(address: str | None, workers: int) -> Iterator[None]:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(local if address is None else {}))
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise NasattnError(f"Ray cannot be reached at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
+    # Ray prints a dead worker's obituary to stdout, where results go; the trial's reason says the same
+    ray._private.worker._worker_logs_enabled = False
     try:
         yield
     finally:
+        ray._private.worker._worker_logs_enabled = True
         if owned:
             ray.shutdown()
 
@@ -255,3 +266,22 @@ def _scratch_folder() -> Iterator[str]:
 def versions() -> dict[str, str]:
     """Versions of Python and the packages that decide a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def plan(config: StudyConfig) -> dict[str, Any]:
+    """What a search would do: every choice is built once and the task loaded, nothing is trained or written. For `--dry-run`."""
+    check_buildable(config)
+    task = load_study_task(config)
+    return {
+        "study": config.name,
+        "space": f"{config.space.name}: {config.space.size:,} placements on {config.space.host}, every choice can be built",
+        "task": f"{task.name}: {len(task.train):,} training and {len(task.val):,} validation images, {len(task.classes)} classes",
+        "fidelity": config.fidelity.to_dict(),
+        "recipe": config.recipe.to_dict(),
+        "trials": config.trials,
+        "sampler": config.sampler,
+        "max_latency": str(config.max_latency) if config.max_latency else None,
+        "device": config.device,
+        "workers": config.workers or default_workers(config),
+        "seed": config.seed,
+    }

@@ -81,15 +81,21 @@ class StudyConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise UsageError(f"unknown sampler {self.sampler!r}: {did_you_mean(self.sampler, SAMPLERS)}allowed: {', '.join(SAMPLERS)}")
-        if self.device not in DEVICES:
-            raise UsageError(f"unknown device {self.device!r}: allowed: {', '.join(DEVICES)}")
-        for name, value, least in (("trials", self.trials, 1), ("batch", self.batch, 1), ("workers", self.workers, 1), ("seed", self.seed, 0)):
+        if not isinstance(self.task, str):
+            raise UsageError(f"task must be the name of a task or a folder, got {self.task!r}")
+        if not isinstance(self.sampler, str) or self.sampler not in SAMPLERS:
+            raise UsageError(f"unknown sampler {self.sampler!r}: {did_you_mean(str(self.sampler), SAMPLERS)}allowed: {', '.join(SAMPLERS)}")
+        check_device(self.device)
+        for name, value, least in (
+            ("trials", self.trials, 1),
+            ("batch", self.batch, 1),
+            ("workers", self.workers, 1),
+            ("seed", self.seed, 0),
+        ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise UsageError(f"{name} must be an integer >= {least}, got {value!r}")
-        if not self.gpus_per_trial > 0:
-            raise UsageError(f"gpus_per_trial must be above 0, got {self.gpus_per_trial!r}")
+        if isinstance(self.gpus_per_trial, bool) or not isinstance(self.gpus_per_trial, (int, float)) or not self.gpus_per_trial > 0:
+            raise UsageError(f"gpus_per_trial must be a number above 0, got {self.gpus_per_trial!r}")
         if not self.name:
             task = Path(self.task).name or "folder"
             object.__setattr__(self, "name", f"{self.space.name}-{task}-s{self.seed}")
@@ -127,6 +133,17 @@ class StudyConfig:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_device(device: str) -> None:
+    """Raises UsageError for an unknown device, or for ``cuda`` where torch finds no GPU."""
+    if device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}: allowed: {', '.join(DEVICES)}")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError("device 'cuda': torch finds no GPU here; use --device cpu")
+
+
 def check_same(stored: dict[str, Any], config: StudyConfig) -> None:
     """Refuse to continue a study under another configuration. Raises StudyError with the differences."""
     differences = sorted(_differences("", {k: stored.get(k) for k in config.identity()}, config.identity()))
@@ -139,7 +156,9 @@ def check_same(stored: dict[str, Any], config: StudyConfig) -> None:
 
 def _differences(prefix: str, old: Any, new: Any) -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        return [line for key in {*old, *new} for line in _differences(f"{prefix}.{key}" if prefix else str(key), old.get(key), new.get(key))]
+        return [
+            line for key in {*old, *new} for line in _differences(f"{prefix}.{key}" if prefix else str(key), old.get(key), new.get(key))
+        ]
     return [] if old == new else [f"{prefix}: {old!r} -> {new!r}"]
 
 

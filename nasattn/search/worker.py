@@ -57,12 +57,13 @@ class ProxyTrainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], start: Start = start_proxy) -> None:
         self.start = start
-        self.job: ProxyJob = config["job"]
-        self.task: str = config["task"]
-        self.training: Training | None = None
+        self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.setup(new_config, self.start)
+        """Take the next trial: called by Ray instead of starting another actor."""
+        self.job: ProxyJob = new_config["job"]
+        self.task: str = new_config["task"]
+        self.training: Training | None = None
         return True
 
     def step(self) -> dict[str, Any]:

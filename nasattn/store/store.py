@@ -39,7 +39,7 @@ class Store:
         self.url = url
         try:
             parsed = sa.make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # ValueError: a port that is no number
             raise StorageError(
                 "the storage is not a database URL; use for instance sqlite:///nasattn.db (--storage or NASATTN_STORAGE)"
             ) from None

@@ -32,7 +32,7 @@ def load_task(name: str, request: TaskRequest | None = None) -> Task:
         return registered_tasks()[name](request)
     if name.startswith("torch/"):
         return torchvision_task(name, request)
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return folder_task(name, request)
     raise TaskError(
         f"unknown task {name!r}: {did_you_mean(name, list_tasks())}allowed: {', '.join(list_tasks())}, torch/NAME, or a folder with train/ and val/"

@@ -61,9 +61,7 @@ def _scans() -> tuple[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]], tup
     return (images[order[:cut]], digits[order[:cut]]), (images[order[cut:]], digits[order[cut:]])
 
 
-def _generate(
-    scans: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]], samples: int, resolution: int, key: tuple[int, int]
-) -> Split:
+def _generate(scans: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]], samples: int, resolution: int, key: tuple[int, int]) -> Split:
     side = max(8, resolution // 6)
     glyphs = F.interpolate(torch.from_numpy(scans[0])[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0].numpy()
     drawn = _draw(samples, scans[1], key)

@@ -13,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 from nasattn.errors import TaskError
 from nasattn.tasks.task import Split, Task, TaskRequest
 
+# the folders in which timm looks for a split, in its order; `test` stands in for the validation images where there are no others
+SPLITS = {"train": ("train", "training"), "val": ("validation", "val", "valid", "eval", "evaluation", "test")}
+
 
 def folder_task(folder: str, request: TaskRequest) -> Task:
     """A folder with ``train/CLASS/*`` and ``val/CLASS/*`` (or timm's synonyms, such as ``validation``).
@@ -20,17 +23,17 @@ def folder_task(folder: str, request: TaskRequest) -> Task:
     Raises:
         TaskError: No train or val folder, no image in it, classes that differ, or an image that cannot be decoded.
     """
-    for split, names in (("train", ("train", "training")), ("val", ("val", "validation", "valid", "eval", "test"))):
-        if not any((Path(folder) / n).is_dir() for n in names):
-            raise TaskError(f"task folder {folder}: no folder {split}/ in it; put images into {folder}/train/CLASS/ and {folder}/val/CLASS/")
-    train = _open("", folder, "train")
-    class_to_idx = train.reader.class_to_idx
+    train_folder, val_folder = (_split_folder(folder, split) for split in SPLITS)
+    train = _open("", train_folder, "train", search_split=False)
+    class_to_idx = _classes(train, train_folder)
     if len(class_to_idx) < 2:
         raise TaskError(f"task folder {folder}: train/ has {len(class_to_idx)} class folder with images; at least 2 are needed")
-    unknown = {p.name for p in _class_folders(Path(folder) / "val")} - set(class_to_idx)
+    unknown = set(_classes(_open("", val_folder, "validation", search_split=False), val_folder)) - set(class_to_idx)
     if unknown:
-        raise TaskError(f"task folder {folder}: val/ has classes that train/ lacks: {', '.join(sorted(unknown))}; add them to train/ or remove them")
-    val = _open("", folder, "validation", class_map=class_to_idx)
+        raise TaskError(
+            f"task folder {folder}: val/ has classes that train/ lacks: {', '.join(sorted(unknown))}; add them to train/ or remove them"
+        )
+    val = _open("", val_folder, "validation", search_split=False, class_map=class_to_idx)
     return _task(folder, tuple(class_to_idx), train, val, request)
 
 
@@ -42,12 +45,24 @@ def torchvision_task(name: str, request: TaskRequest) -> Task:
     """
     root = os.environ.get("NASATTN_DATA", "data")
     train, val = _open(name, root, "train"), _open(name, root, "validation")
+    if getattr(val, "classes", None) != getattr(train, "classes", None):  # torch/image_folder numbers the classes of each folder by itself
+        raise TaskError(f"task {name}: train has the classes {train.classes}, validation {val.classes}; both need the same")
     classes = getattr(train, "classes", None) or sorted({int(train[i][1]) for i in range(len(train))})
     return _task(name, tuple(map(str, classes)), train, val, request)
 
 
-def _class_folders(folder: Path) -> list[Path]:
-    return [p for p in folder.iterdir() if p.is_dir() and any(p.iterdir())] if folder.is_dir() else []
+def _split_folder(folder: str, split: str) -> str:
+    found = next((Path(folder) / name for name in SPLITS[split] if (Path(folder) / name).is_dir()), None)
+    if found is None:
+        raise TaskError(f"task folder {folder}: no folder {split}/ in it; put images into {folder}/train/CLASS/ and {folder}/val/CLASS/")
+    return str(found)
+
+
+def _classes(dataset: Any, folder: str) -> dict[str, int]:
+    classes: dict[str, int] = dataset.reader.class_to_idx
+    if "" in classes:  # timm's name for the class of images that lie in the folder itself
+        raise TaskError(f"task folder {folder}: images lie in it without a class; put them into {folder}/CLASS/")
+    return classes
 
 
 def _open(name: str, root: str, split: str, **kwargs: Any) -> Any:
@@ -88,16 +103,22 @@ def _decode(dataset: Any, samples: int | None, request: TaskRequest, key: int) -
 def _read(dataset: Any, index: int) -> tuple[Image.Image, int]:
     """Image *index* as RGB and its label. timm's own ``dataset[index]`` would silently take the next image for a broken one."""
     reader = getattr(dataset, "reader", None)
-    if reader is None:
-        image, label = dataset[index]
-        return image.convert("RGB"), int(label)
-    file, label = reader[index]
     try:
+        if reader is None:
+            image, label = dataset[index]
+            return _rgb(image), int(label)
+        file, label = reader[index]
         with file, Image.open(file) as image:
-            return image.convert("RGB"), int(label)
+            return _rgb(image), int(label)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        path = reader.filename(index, absolute=True)
+        path = reader.filename(index, absolute=True) if reader else f"number {index}"
         raise TaskError(f"image {path} cannot be decoded ({type(error).__name__}); repair or remove it") from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit greys at 255, not scale them
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _fit(image: Image.Image, resolution: int) -> Image.Image:

@@ -25,7 +25,9 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
-            raise TaskError(f"a split needs uint8 images (N, C, R, R) and N labels, got {self.images.dtype} {tuple(self.images.shape)} and {len(self.labels)}")
+            raise TaskError(
+                f"a split needs uint8 images (N, C, R, R) and N labels, got {self.images.dtype} {tuple(self.images.shape)} and {len(self.labels)}"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,0 +1,5 @@
+"""``python -m nasattn`` is the command line."""
+
+from nasattn.cli import main
+
+main()

@@ -1,0 +1,342 @@
+"""The command line: one function a command, thin over the Python API. Exit codes: 0 done, 1 the work failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nasattn.errors import NasattnError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nasattn.api import Study
+
+app = typer.Typer(
+    name="nasattn",
+    help="Which attention, in which stage, is worth its latency?",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+# of the click that typer brings with it: BadParameter's base
+CLICK_USAGE_ERROR: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
+
+
+class Format(StrEnum):
+    """Output formats of `front`."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+StorageOption = Annotated[str | None, typer.Option("--storage", help="Database URL. Default: NASATTN_STORAGE, else sqlite:///nasattn.db.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StudyArgument = Annotated[str, typer.Argument(help="Name of the study (`nasattn studies` lists them).")]
+SpaceOption = Annotated[str | None, typer.Option("--space", help="A shipped space (`nasattn spaces`) or a YAML file.")]
+StudyOption = Annotated[
+    str | None, typer.Option("--study", help="Name of the study; an existing one is continued. Default: SPACE-TASK-sSEED.")
+]
+TaskOption = Annotated[str | None, typer.Option("--task", help="cued_digits, digits, torch/NAME, or a folder with train/ and val/.")]
+TrialsOption = Annotated[int | None, typer.Option("--trials", help="Trainings in the study, all in all. Default: 24.")]
+TimeOption = Annotated[str | None, typer.Option("--time-budget", help="Begin no trial after this time: 90s, 30m, 2h.")]
+SamplerOption = Annotated[str | None, typer.Option("--sampler", help="random, tpe, nsga2, nsga3 or gp. Default: tpe.")]
+LimitOption = Annotated[str | None, typer.Option("--max-latency", help="Train nothing slower: 1.3x the plain host, or 12ms.")]
+AddressOption = Annotated[str | None, typer.Option("--address", help="A Ray cluster to join: auto or HOST:PORT. Default: start Ray here.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", help="Proxies trained at once. Default: one per CPU or GPU.")]
+GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="Share of a GPU that a trial takes. Default: 1.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: cpu.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Of sampler, initialisation, data and data order. Default: 0.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin another study (NAME-2, ...) if this one exists; nothing is deleted.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; train nothing.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing while searching.")]
+
+
+@app.command()
+def search(
+    space: SpaceOption = None,
+    study: StudyOption = None,
+    task: TaskOption = None,
+    trials: TrialsOption = None,
+    time_budget: TimeOption = None,
+    sampler: SamplerOption = None,
+    max_latency: LimitOption = None,
+    storage: StorageOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    gpus_per_trial: GpusOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Search a space: measure latency, train proxies, record the front. Example: nasattn search --space resnet50_stages"""
+    if space is None:
+        from nasattn.config import list_yaml
+
+        raise UsageError(f"--space is missing: name one of {', '.join(list_yaml('search_spaces'))}, or a YAML file")
+    flags = {
+        "space": space, "study": study, "task": task, "trials": trials, "time_budget": time_budget, "sampler": sampler,
+        "max_latency": max_latency, "workers": workers, "gpus_per_trial": gpus_per_trial, "device": device, "seed": seed,
+    }  # fmt: skip
+    _search(flags, "", storage, address, fresh, dry_run, quiet, as_json)
+
+
+@app.command()
+def run(
+    file: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one.")],
+    study: StudyOption = None,
+    task: TaskOption = None,
+    trials: TrialsOption = None,
+    time_budget: TimeOption = None,
+    sampler: SamplerOption = None,
+    max_latency: LimitOption = None,
+    storage: StorageOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    gpus_per_trial: GpusOption = None,
+    device: DeviceOption = None,
+    seed: SeedOption = None,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Search as a study file says; flags override it. Example: nasattn run quickstart --trials 48"""
+    from nasattn.config import find_yaml
+    from nasattn.errors import StudyError
+    from nasattn.search.study import read_study_file
+
+    path = find_yaml("studies", file, StudyError)
+    flags = {
+        "study": study, "task": task, "trials": trials, "time_budget": time_budget, "sampler": sampler,
+        "max_latency": max_latency, "workers": workers, "gpus_per_trial": gpus_per_trial, "device": device, "seed": seed,
+    }  # fmt: skip
+    settings = {**read_study_file(path), **{k: v for k, v in flags.items() if v is not None}}
+    _search(settings, f"{path}: ", storage, address, fresh, dry_run, quiet, as_json)
+
+
+def _search(
+    settings: dict[str, Any], where: str, storage: str | None, address: str | None, fresh: bool, dry_run: bool, quiet: bool, as_json: bool
+) -> None:
+    from nasattn.api import default_storage
+    from nasattn.report.progress import SearchView
+    from nasattn.report.tables import front_table
+    from nasattn.search.driver import quiet_libraries
+
+    quiet_libraries()
+    from nasattn.search.driver import plan, run_search
+    from nasattn.search.study import make_config
+
+    config = make_config(settings, where)
+    if dry_run:
+        figures = plan(config)
+        _out().print_json(json.dumps(figures)) if as_json else _print_pairs(figures)
+        return
+    console = _err() if as_json else _out()
+    with SearchView(console, quiet) as view:
+        result = run_search(config, default_storage(storage), address=address, fresh=fresh, listener=view)
+    if as_json:
+        _out().print_json(json.dumps({"study": result.study, "complete": result.complete, "front": [m.to_dict() for m in result.front]}))
+    elif not quiet:
+        console.print(front_table(result.front, f"Front of {result.study}"))
+        if result.front:
+            console.print(f"Export the best: nasattn export {result.study} --best --out DIR", highlight=False)
+    if not result.complete:
+        raise NasattnError(f"interrupted: run the same command again to continue study {result.study}")
+    if not result.front:
+        raise NasattnError(f"no trial of study {result.study} completed: `nasattn show {result.study} 0` says why")
+
+
+@app.command()
+def front(
+    study: StudyArgument,
+    format: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
+    storage: StorageOption = None,
+) -> None:
+    """Print a study's front, fastest first. Example: nasattn front STUDY --format json"""
+    from nasattn.report.tables import front_csv, front_table
+
+    members = _open(study, storage).front()
+    if format is Format.json:
+        print(json.dumps([m.to_dict() for m in members], indent=2))
+    elif format is Format.csv:
+        print(front_csv(members), end="")
+    else:
+        _out().print(front_table(members, f"Front of {study}"))
+
+
+@app.command()
+def studies(storage: StorageOption = None, as_json: JsonOption = False) -> None:
+    """List the studies of the database, and the shipped study files."""
+    from nasattn.api import default_storage
+    from nasattn.report.tables import studies_table, study_summaries
+    from nasattn.store import Store
+
+    summaries = study_summaries(Store(default_storage(storage), create=False))
+    print(json.dumps(summaries, indent=2)) if as_json else _out().print(studies_table(summaries))
+
+
+@app.command()
+def spaces(
+    name: Annotated[str | None, typer.Argument(help="Show this space, or a YAML file, whole.")] = None, as_json: JsonOption = False
+) -> None:
+    """List the shipped search spaces with their size and choices. Example: nasattn spaces resnet50_stages"""
+    from nasattn.report.tables import space_summary, space_table, spaces_table
+    from nasattn.space import list_spaces, load_space
+
+    loaded = [load_space(n) for n in ([name] if name else list_spaces())]
+    if as_json:
+        print(json.dumps([space_summary(s) for s in loaded], indent=2))
+    elif name:
+        _out().print(space_table(loaded[0]))
+    else:
+        _out().print(spaces_table(loaded))
+
+
+@app.command()
+def attentions(as_json: JsonOption = False) -> None:
+    """List the attentions: token, paper, options, parameters at 256 channels."""
+    from nasattn.report.tables import attention_summaries, attentions_table
+
+    summaries = attention_summaries()
+    print(json.dumps(summaries, indent=2)) if as_json else _out().print(attentions_table(summaries))
+
+
+@app.command()
+def show(
+    study: StudyArgument,
+    trial: Annotated[int, typer.Argument(help="Number of the trial.")],
+    storage: StorageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one trial: placement, how its proxy carries it, curve, latency, error. Example: nasattn show STUDY 0"""
+    from nasattn.report.tables import trial_details
+
+    opened = _open(study, storage)
+    details = trial_details(opened.record, opened.trial(trial))
+    print(json.dumps(details, indent=2, default=str)) if as_json else _print_pairs(details)
+
+
+@app.command()
+def export(
+    study: StudyArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    trial: Annotated[int | None, typer.Option("--trial", help="This trial.")] = None,
+    max_latency: Annotated[str | None, typer.Option("--max-latency", help="The most accurate within 1.2x or 12ms.")] = None,
+    best: Annotated[bool, typer.Option("--best", help="The most accurate (the default).")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+    storage: StorageOption = None,
+) -> None:
+    """Write a placement as a timm model folder with train.yaml and a model card. Example: nasattn export STUDY --max-latency 1.2x --out DIR"""
+    if sum((trial is not None, max_latency is not None, best)) > 1:
+        raise UsageError("--trial, --max-latency and --best exclude each other: give one of them")
+    exported = _open(study, storage).export(out, trial=trial, max_latency=max_latency, force=force)
+    console = _out()
+    console.print(f"Wrote {exported.folder}: {exported.placement} (weights freshly initialised: train it before use)", highlight=False)
+    console.print("Checked in a clean process: same weights, same outputs.\n")
+    print(exported.snippet + "\n")
+    print(exported.train)
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.", min=1, max=65535)] = 8080, storage: StorageOption = None
+) -> None:
+    """Open Optuna dashboard on the study database, on this machine only."""
+    import optuna_dashboard
+
+    from nasattn.api import default_storage
+    from nasattn.store import Store
+
+    store = Store(default_storage(storage), create=False)
+    print(f"Optuna dashboard of {store.shown} at http://127.0.0.1:{port}/ (Ctrl-C ends it)", flush=True)
+    try:
+        optuna_dashboard.run_server(store.optuna, host="127.0.0.1", port=port)
+    except OSError as error:
+        raise UsageError(f"port {port} cannot be used: {error.strerror}; give another by --port") from None
+
+
+@app.command()
+def latency(
+    host: Annotated[str, typer.Argument(help="A host, such as nasattn_resnet50.")],
+    placement: Annotated[str, typer.Argument(help="Such as none,sge_g32,ela_l,none.")],
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    batch: Annotated[int, typer.Option("--batch", help="Images at once.", min=1)] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a placement against its plain host, in pairs. Example: nasattn latency nasattn_resnet50 none,sge_g32,none,none"""
+    from nasattn.api import measure_latency
+
+    figures = measure_latency(host, placement, device, batch)
+    print(json.dumps(figures, indent=2)) if as_json else _print_pairs(figures)
+
+
+def _open(study: str, storage: str | None) -> Study:
+    from nasattn.api import open_study
+
+    return open_study(study, storage)
+
+
+def _out() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _err() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _print_pairs(pairs: dict[str, Any]) -> None:
+    from nasattn.report.tables import pairs_table
+
+    _out().print(pairs_table(pairs))
+
+
+def main() -> None:
+    """Entry point of the `nasattn` command: errors become one line and an exit code."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = app(arguments, standalone_mode=False)
+    except UsageError as error:
+        return _complain(str(error), 2)
+    except NasattnError as error:
+        return _complain(str(error), 1)
+    except CLICK_USAGE_ERROR as error:
+        if "NoArgsIsHelp" in type(error).__name__:
+            print(error)
+            return 2
+        context = getattr(error, "ctx", None)
+        return _complain(
+            f"{getattr(error, 'format_message', error.__str__)()} See `{context.command_path if context else 'nasattn'} --help`.", 2
+        )
+    except (typer.Abort, KeyboardInterrupt):
+        return _complain("interrupted", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"nasattn: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

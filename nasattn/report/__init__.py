@@ -1,0 +1,1 @@
+"""What users see: the live view and the tables."""

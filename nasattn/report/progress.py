@@ -1,0 +1,120 @@
+"""What a search shows while it runs: one live view in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from nasattn.search.events import Event, SearchStarted, TrialFinished, TrialReported, TrialStarted
+from nasattn.store.records import EvaluationRecord
+
+
+class SearchView:
+    """Receives a search's events and shows them. Use it as a context manager.
+
+    Args:
+        console: Where to. A live view if it is a terminal, else a line per trial.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self.console, self.quiet = console, quiet
+        self.running: dict[int, tuple[TrialStarted, TrialReported | None]] = {}
+        self.last: EvaluationRecord | None = None
+        self.best: EvaluationRecord | None = None
+        self.failed = 0
+        self.done = self.total = self.done_before = 0
+        self.started = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}")
+        )
+        self.task = self.bar.add_task("trials", total=None, left="")
+        self.live = Live(self._render(), console=console, refresh_per_second=4) if console.is_terminal and not quiet else None
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live:
+            self.live.update(self._render(), refresh=True)
+            self.live.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case SearchStarted():
+                self._on_start(event)
+            case TrialStarted():
+                self.running[event.trial] = (event, None)
+            case TrialReported():
+                if event.trial in self.running:
+                    self.running[event.trial] = (self.running[event.trial][0], event)
+            case TrialFinished():
+                self._on_finish(event.record)
+        if self.live:
+            self.live.update(self._render())
+
+    def _on_start(self, event: SearchStarted) -> None:
+        self.total, self.done = event.trials, event.finished
+        self.done_before, self.started = event.finished, time.monotonic()
+        self.bar.update(self.task, total=event.trials, completed=event.finished)
+        known = f", {event.finished} of them known" if event.finished else ""
+        self._print(f"study {event.study} in {event.storage}: {event.trials} trials{known}, {event.workers} workers")
+
+    def _on_finish(self, record: EvaluationRecord) -> None:
+        self.running.pop(record.trial, None)
+        self.last = record
+        if record.state in ("COMPLETE", "FAIL") and record.reused_from is None:
+            self.done += 1
+        self.failed += record.state == "FAIL"
+        if record.accuracy is not None and (self.best is None or self.best.accuracy is None or record.accuracy > self.best.accuracy):
+            self.best = record
+        self.bar.update(self.task, completed=self.done, left=self._time_left())
+        if not self.live or record.state == "FAIL":
+            self._print(describe(record, self.done, self.total))
+
+    def _print(self, line: str) -> None:
+        if not self.quiet:
+            self.console.print(Text(line), soft_wrap=True)
+
+    def _time_left(self) -> str:
+        trained = self.done - self.done_before
+        if not trained or self.done >= self.total:
+            return ""
+        seconds = (time.monotonic() - self.started) / trained * (self.total - self.done)
+        return f"about {math.ceil(seconds / 60)} min left"
+
+    def _render(self) -> RenderableType:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for column in ("trial", "placement", "latency", "epoch", "accuracy"):
+            table.add_column(column)
+        for trial, (begun, report) in sorted(self.running.items()):
+            epoch, accuracy = (f"{report.epoch}/{report.epochs}", f"{report.accuracy:.3f}") if report else ("", "")
+            table.add_row(str(trial), begun.placement, f"{begun.latency_ratio:.2f}x", epoch, accuracy)
+        lines: list[RenderableType] = [self.bar, table]
+        if self.best and self.best.latency and self.best.accuracy is not None:
+            lines.append(
+                Text(f"most accurate  {self.best.placement}  {self.best.accuracy:.3f} at {self.best.latency.ratio:.2f}x", style="bold")
+            )
+        if self.failed:
+            lines.append(Text(f"{self.failed} failed", style="red"))
+        return Group(*lines)
+
+
+def describe(record: EvaluationRecord, done: int, total: int) -> str:
+    """One line for a finished trial."""
+    head = f"[{done}/{total}] trial {record.trial} {record.placement}"
+    if record.state == "COMPLETE" and record.accuracy is not None and record.latency is not None:
+        reused = " (known)" if record.reused_from is not None else f" in {record.seconds:.0f} s" if record.seconds else ""
+        return f"{head}: accuracy {record.accuracy:.3f}, latency {record.latency.ratio:.3f}x{reused}"
+    first = (record.error or "").strip().splitlines()
+    return f"{head}: {record.state} {first[0] if first else ''}"

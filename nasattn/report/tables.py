@@ -1,0 +1,190 @@
+"""Tables for the terminal, and the same content as plain data for JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from nasattn.front import FrontMember
+
+if TYPE_CHECKING:
+    from nasattn.space import SearchSpace
+    from nasattn.store import EvaluationRecord, Store, StudyRecord
+
+
+def front_table(members: Sequence[FrontMember], title: str) -> Table:
+    """A front, fastest first."""
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for column in ("trial", "placement", "accuracy", "latency", "95 % interval", "ms", "params", "p", "tier"):
+        table.add_column(column, overflow="fold", justify="left" if column in ("placement", "tier") else "right")
+    for m in members:
+        spread = m.accuracy_sd if m.accuracy_sd is not None else m.accuracy_se
+        table.add_row(
+            str(m.trial),
+            m.placement,
+            f"{m.accuracy:.3f} ± {spread:.3f}",
+            f"{m.latency_ratio:.3f}x",
+            f"{m.latency_ratio_low:.3f}-{m.latency_ratio_high:.3f}",
+            f"{m.latency_ms:.1f}",
+            f"{m.params / 1e6:.2f}M",
+            f"{m.p_member:.2f}",
+            m.tier,
+        )
+    table.caption = (
+        "p: probability that the placement is on the true front, given the errors of accuracy and latency"
+        if members
+        else "no completed trial"
+    )
+    return table
+
+
+def front_csv(members: Sequence[FrontMember]) -> str:
+    """A front as CSV with the fields of the JSON."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(FrontMember)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(m.to_dict() for m in members)
+    return text.getvalue()
+
+
+def study_summaries(store: Store) -> list[dict[str, Any]]:
+    """One mapping a study."""
+    return [_study_summary(study, store.evaluations(study.name)) for study in store.studies()]
+
+
+def _study_summary(study: StudyRecord, trials: Sequence[EvaluationRecord]) -> dict[str, Any]:
+    accuracies = [t.accuracy for t in trials if t.state == "COMPLETE" and t.accuracy is not None]
+    return {
+        "study": study.name,
+        "space": study.config["space_name"],
+        "task": study.config["task"],
+        "trials": len(trials),
+        "complete": len(accuracies),
+        "failed": sum(t.state == "FAIL" for t in trials),
+        "best_accuracy": max(accuracies, default=None),
+        "seed": study.seed,
+        "begun": study.created_at.isoformat(timespec="seconds") if study.created_at else None,
+    }
+
+
+def studies_table(summaries: Sequence[dict[str, Any]]) -> Table:
+    """All studies, oldest first."""
+    columns = ("study", "space", "task", "trials", "complete", "failed", "best_accuracy", "seed", "begun")
+    table = Table(*columns, caption=None if summaries else "no study yet: begin one with `nasattn search --space resnet50_stages`")
+    for s in summaries:
+        table.add_row(*(f"{s[c]:.3f}" if isinstance(s[c], float) else str(s[c] if s[c] is not None else "") for c in columns))
+    return table
+
+
+def space_summary(space: SearchSpace) -> dict[str, Any]:
+    """A space: size, host, and per stage the tokens."""
+    return {
+        "space": space.name,
+        "host": space.host,
+        "placements": space.size,
+        "description": space.description,
+        "stages": {str(i): [str(a) for a in tokens] for i, tokens in enumerate(space.tokens, start=1)},
+    }
+
+
+def spaces_table(spaces: Sequence[SearchSpace]) -> Table:
+    """All spaces in a row each."""
+    table = Table("space", "host", "placements", "choices per stage", "attentions", "description")
+    for s in spaces:
+        names = dict.fromkeys(c.name for stage in s.stages for c in stage)
+        table.add_row(s.name, s.host, f"{s.size:,}", " x ".join(str(len(t)) for t in s.tokens), ", ".join(names), s.description)
+    return table
+
+
+def space_table(space: SearchSpace) -> Table:
+    """One space, a row a stage."""
+    table = Table(
+        "stage", "choices", title=f"{space.name}: {space.size:,} placements on {space.host}", title_justify="left", show_lines=True
+    )
+    for number, tokens in enumerate(space.tokens, start=1):
+        table.add_row(str(number), ", ".join(map(str, tokens)))
+    return table
+
+
+def attention_summaries(channels: int = 256) -> list[dict[str, Any]]:
+    """One mapping an attention: its canonical token, paper, options, and parameters at *channels* channels."""
+    from nasattn.attention import Attention, create_attention, list_attention
+    from nasattn.hosts.count import count_params
+
+    rows = []
+    for name in sorted(list_attention(), key=lambda n: n not in OWN):
+        attention = Attention.make(name)
+        definition = attention.definition
+        rows.append(
+            {
+                "token": str(attention),
+                "paper": definition.paper,
+                "options": {o.keyword: {"letter": o.letter, "default": dict(attention.options)[o.keyword]} for o in definition.options},
+                "form": definition.form,
+                f"params_at_{channels}": count_params(create_attention(attention, channels, device="meta")),
+            }
+        )
+    return rows
+
+
+OWN = ("none", "sb", "sge", "ela_t", "ela_b", "ela_s", "ela_l", "lka", "fsla")
+
+
+def attentions_table(summaries: Sequence[dict[str, Any]]) -> Table:
+    """All attentions."""
+    table = Table("token", "paper", "options", "params at 256 channels")
+    for s in summaries:
+        options = ", ".join(
+            f"{o['letter']}: {keyword} ({'from the channels' if o['default'] is None else o['default']})"
+            for keyword, o in s["options"].items()
+        )
+        table.add_row(s["token"], s["paper"], options, f"{s['params_at_256']:,}")
+    return table
+
+
+def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]:
+    """Everything known of one trial."""
+    from nasattn.hosts import get_host
+
+    width = trial.fidelity["width"]
+    host = get_host(study.config["space"]["host"])
+    latency = trial.latency
+    details: dict[str, Any] = {
+        "study": study.name,
+        "trial": trial.trial,
+        "state": trial.state,
+        "placement": trial.placement,
+        "proxy placement": f"{host.proxy_placement(trial.placement, width)} (numbers of groups times the width {width:g}, so that each group keeps its channels)",
+        "accuracy": trial.accuracy,
+        "latency": f"{latency.ms:.2f} ms, {latency.ratio:.3f}x ({latency.ratio_low:.3f} to {latency.ratio_high:.3f}) of the plain {latency.baseline_ms:.2f} ms" if latency else None,
+        "params": f"{trial.params:,}",
+        "macs": f"{trial.macs:,}",
+        "curve": [f"epoch {int(p['epoch'])}: loss {p.get('loss', float('nan')):.4f}, accuracy {p.get('accuracy', float('nan')):.4f}, {p['seconds']:.1f} s" for p in trial.curve],
+        "fidelity": trial.fidelity,
+        "seed": trial.seed,
+        "seconds": trial.seconds,
+        "worker": trial.worker,
+        "reused": trial.reused_from is not None,
+        "error": trial.error,
+    }  # fmt: skip
+    return details
+
+
+def pairs_table(pairs: dict[str, Any]) -> Table:
+    """Names and values; empty values are left out, lists and mappings take a line an entry."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        if isinstance(value, dict):
+            value = [f"{k}: {v}" for k, v in value.items()]
+        if value is None or value is False or value == []:
+            continue
+        table.add_row(name, Text("\n".join(map(str, value)) if isinstance(value, list) else str(value)))  # no markup: errors hold brackets
+    return table

@@ -1,0 +1,208 @@
+"""The bridge to Optuna and the store, asked and told as Ray Tune would, on a real database and with real latencies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+from torch import Tensor, nn
+
+from nasattn.attention import register_attention, token
+from nasattn.errors import UsageError
+from nasattn.search.appraisal import Appraiser
+from nasattn.search.bridge import PlacementSearch
+from nasattn.search.driver import _enqueue_baseline, _enter_study, reconcile
+from nasattn.search.study import MaxLatency, StudyConfig
+from nasattn.store import Store
+from tests.search.test_driver import configure
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One database for the module, so that each placement's latency is measured once."""
+    return Store(f"sqlite:///{tmp_path_factory.mktemp('bridge') / 'studies.db'}")
+
+
+@pytest.fixture
+def broken_attention() -> Iterator[str]:
+    """An attention that can be built and counted, but not run."""
+
+    @register_attention("broken")
+    class Broken(nn.Module):
+        def __init__(self, channels: int, device: Any = None, dtype: Any = None) -> None:
+            super().__init__()
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.device.type != "meta":
+                raise RuntimeError("no kernel for this")
+            return x
+
+    yield "broken"
+    del token._REGISTRY["broken"]
+
+
+def begin(store: Store, config: StudyConfig, name: str) -> PlacementSearch:
+    config = _enter_study(replace(config, name=name), store, fresh=False)
+    reconcile(store, name)
+    appraiser = Appraiser(store, config.space.host, config.device, config.batch, max_seconds=0.1)
+    search = PlacementSearch(config, store, appraiser, store.evaluations(name), lambda event: None)
+    if not search.study.get_trials(deepcopy=False):
+        _enqueue_baseline(search)
+    return search
+
+
+def report(accuracy: float = 0.7, epoch: int = 2, **more: Any) -> dict[str, Any]:
+    return {"epoch": epoch, "loss": 1.0, "accuracy": accuracy, "seconds": 1.0, "worker": "here:1", "finished": epoch == 2, **more}
+
+
+def drive(search: PlacementSearch, most: int = 50) -> list[str]:
+    """Ask and complete trial after trial until the search has enough; the placements in order."""
+    placements = []
+    for number in range(most):
+        trial = search.suggest(f"t{number}")
+        if trial == Searcher.FINISHED:
+            return placements
+        assert isinstance(trial, dict)
+        placements.append(trial["job"].placement)
+        search.on_trial_result(f"t{number}", report(epoch=1))
+        search.on_trial_complete(f"t{number}", report(accuracy=0.5 + number / 100))
+    raise AssertionError("the search did not end")
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "nsga3", "gp"])
+def test_every_sampler_goes_through_the_space_without_repetition(store: Store, space_file: str, sampler: str) -> None:
+    seed = ["random", "tpe", "nsga2", "nsga3", "gp"].index(sampler)  # another seed: nothing is known already
+    placements = drive(begin(store, configure(space_file, sampler=sampler, trials=5, seed=seed), sampler))
+    assert len(placements) == len(set(placements)) == 5
+    assert placements[0] == "none,none,none,none"
+    states = {t.state for t in optuna.load_study(study_name=sampler, storage=store.optuna).get_trials()}
+    assert states == {TrialState.COMPLETE}
+
+
+def test_the_values_told_are_those_reported(store: Store, space_file: str) -> None:
+    search = begin(store, configure(space_file, trials=1, seed=10), "values")
+    search.suggest("a")
+    search.on_trial_complete("a", report(accuracy=0.625))
+    (evaluation,) = store.evaluations("values")
+    assert (evaluation.state, evaluation.accuracy, evaluation.worker) == ("COMPLETE", 0.625, "here:1")
+    assert search.study.trials[0].values == [0.625, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "reason"),
+    [
+        ("nan", report(accuracy=math.nan), "accuracy is nan after epoch 2"),
+        ("raised", {"error": "ValueError: no", "traceback": "Traceback ... ValueError: no", "worker": "w"}, "ValueError: no"),
+        ("stopped", report(epoch=1), "the search was stopped during this trial"),
+        ("silent", None, "the search was stopped during this trial"),
+    ],
+)
+def test_what_did_not_complete_is_told_fail_with_its_reason(
+    store: Store, space_file: str, name: str, result: dict[str, Any] | None, reason: str
+) -> None:
+    search = begin(store, configure(space_file, seed=11), name)
+    search.suggest("a")
+    search.on_trial_complete("a", result)
+    (trial,) = [t for t in search.study.trials if t.state is not TrialState.WAITING]
+    assert trial.state is TrialState.FAIL
+    assert reason in trial.user_attrs["reason"]
+    (evaluation,) = store.evaluations(name)
+    assert evaluation.state == ("INTERRUPTED" if result is None or name == "stopped" else "FAIL")
+    assert evaluation.accuracy is None and reason in (evaluation.error or "")
+
+
+def test_the_same_placement_in_flight_waits_for_the_first(store: Store, space_file: str) -> None:
+    search = begin(store, configure(space_file, trials=24, seed=12), "flight")
+    asked = [search.suggest(f"t{i}") for i in range(6)]
+    placements = [a["job"].placement for a in asked if isinstance(a, dict)]
+    assert len(placements) == len(set(placements)) == 6
+    for i in range(6):
+        search.on_trial_complete(f"t{i}", report())
+    trials = search.study.trials
+    assert {t.state for t in trials} == {TrialState.COMPLETE}
+    by_placement = {t.user_attrs["placement"]: t.values for t in trials if "reused" not in t.user_attrs}
+    assert all(t.values == by_placement[t.user_attrs["placement"]] for t in trials)
+
+
+def test_what_another_study_trained_is_free(store: Store, space_file: str) -> None:
+    config = configure(space_file, trials=3, seed=13)
+    first = drive(begin(store, config, "first"))
+    second = drive(begin(store, config, "second"))
+    assert not set(first) & set(second)
+    reused = [e for e in store.evaluations("second") if e.reused_from is not None]
+    assert {e.placement for e in reused} <= set(first)
+    assert {e.placement: e.accuracy for e in reused}.items() <= {e.placement: e.accuracy for e in store.evaluations("first")}.items()
+    assert sum(e.reused_from is None for e in store.evaluations("second")) == 3
+
+
+def test_an_exhausted_space_ends_the_search(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "two.yaml"
+    path.write_text("host: nasattn_resnet18\nstages: {1: {none: , ela_t: }, 2: {none: }, 3: {none: }, 4: {none: }}")
+    search = begin(store, configure(str(path), trials=10, seed=18), "two")
+    assert sorted(drive(search)) == ["ela_t,none,none,none", "none,none,none,none"]
+    assert search.is_over
+
+
+def test_the_baseline_is_trained_where_the_space_lacks_it(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "no_none.yaml"
+    path.write_text("host: nasattn_resnet18\nstages: {all: {ela_t: , ela_b: }}")
+    first, second = drive(begin(store, configure(str(path), trials=2, seed=19), "no_none"))
+    assert first == "none,none,none,none"
+    assert "none" not in second
+
+
+def test_a_limit_below_the_plain_host_ends_at_once(store: Store, space_file: str) -> None:
+    search = begin(store, configure(space_file, max_latency="0.001ms", seed=14), "hopeless")
+    assert search.suggest("a") == Searcher.FINISHED
+    assert isinstance(search.problem, UsageError)
+    assert "cannot be met: the plain host" in str(search.problem)
+    (trial,) = search.study.trials
+    assert trial.state is TrialState.PRUNED
+    assert "not trained" in trial.user_attrs["reason"]
+    assert trial.system_attrs["constraints:max_latency"] > 0
+
+
+def test_a_limit_is_evaluated_for_every_trial(store: Store, space_file: str) -> None:
+    search = begin(store, replace(configure(space_file, trials=3, seed=15), max_latency=MaxLatency(50, "x")), "limited")
+    drive(search)
+    assert all(t.system_attrs["constraints:max_latency"] < 0 for t in search.study.trials)
+
+
+def test_the_time_budget_begins_nothing_new(store: Store, space_file: str) -> None:
+    search = begin(store, configure(space_file, time_budget="1s", seed=16), "timed")
+    search.deadline = 0.0
+    assert search.suggest("a") == Searcher.FINISHED
+    assert search.is_over
+
+
+def test_a_placement_that_cannot_run_fails_and_the_search_goes_on(store: Store, tmp_path: Path, broken_attention: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(f"host: nasattn_resnet18\nstages: {{1: {{none: , {broken_attention}: }}, 2: {{none: }}, 3: {{none: }}, 4: {{none: }}}}")
+    search = begin(store, configure(str(path), trials=2, seed=20), "broken")
+    assert drive(search) == ["none,none,none,none"]
+    plain, broken = search.study.trials
+    assert (plain.state, broken.state) == (TrialState.COMPLETE, TrialState.FAIL)
+    assert broken.user_attrs["reason"] == "latency measurement failed: RuntimeError: no kernel for this"
+    assert {"placement", "params", "macs"} <= set(broken.user_attrs)
+    assert store.evaluations("broken")[1].state == "FAIL"
+
+
+def test_orphans_of_a_dead_driver_are_queued_again(store: Store, space_file: str) -> None:
+    config = configure(space_file, trials=3, seed=17)
+    dead = begin(store, config, "orphans")
+    orphan = dead.suggest("a")
+    assert isinstance(orphan, dict)
+    search = begin(store, config, "orphans")
+    assert [e.state for e in store.evaluations("orphans")] == ["INTERRUPTED"]
+    placements = drive(search)
+    assert placements[0] == orphan["job"].placement
+    assert len(placements) == 3
+    states = [t.state for t in search.study.trials]
+    assert states.count(TrialState.FAIL) == 1 and TrialState.RUNNING not in states

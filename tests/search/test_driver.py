@@ -1,0 +1,144 @@
+"""The search on real Ray, Optuna and SQLite; only the training is replaced, where a test needs a fault or speed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nasattn.errors import StudyError, UsageError
+from nasattn.search.driver import SearchResult, plan, run_search
+from nasattn.search.events import Event, SearchStarted, TrialFinished, TrialReported, TrialStarted
+from nasattn.search.study import StudyConfig, make_config
+from nasattn.store import Store
+from tests.search.workers import start_scripted
+
+TINY = {"samples": 64, "val_samples": 32, "resolution": 24, "epochs": 2}
+
+
+def configure(space_file: str, **settings: Any) -> StudyConfig:
+    return make_config({"space": space_file, "study": "s", "fidelity": TINY, "sampler": "random", "trials": 4, **settings})
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'studies.db'}"
+
+
+def optuna_trials(url: str, study: str = "s") -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=study, storage=url).get_trials()
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[SearchResult, str, list[Event]]:
+    """A search in which trials raise, give NaN and are killed."""
+    from tests.search.conftest import SPACE
+
+    folder = tmp_path_factory.mktemp("faulty")
+    (folder / "cheap.yaml").write_text(SPACE)
+    url, events = f"sqlite:///{folder / 'studies.db'}", []
+    config = configure(str(folder / "cheap.yaml"), trials=14)
+    return run_search(config, url, start=start_scripted, listener=events.append), url, events
+
+
+def test_every_trial_ends_as_what_it_was(faulty: tuple[SearchResult, str, list[Event]]) -> None:
+    result, url, _ = faulty
+    trials = optuna_trials(url)
+    assert {t.state for t in trials} == {TrialState.COMPLETE, TrialState.FAIL}
+    reasons = {"eca": "RuntimeError: the attention fell over", "se": "accuracy is nan", "gc": "the worker died"}
+    seen = set()
+    for trial in trials:
+        fate = trial.user_attrs["placement"].split(",")[0]
+        seen.add(fate)
+        assert (trial.state is TrialState.FAIL) == (fate in reasons), trial
+        if fate in reasons:
+            assert reasons[fate] in trial.user_attrs["reason"]
+    assert seen == {"none", "eca", "se", "gc"}
+    assert result.complete
+    assert sum(e.state in ("COMPLETE", "FAIL") and e.reused_from is None for e in result.evaluations) == 14
+
+
+def test_the_store_says_the_same_as_optuna(faulty: tuple[SearchResult, str, list[Event]]) -> None:
+    result, url, _ = faulty
+    trials = {t.number: t for t in optuna_trials(url)}
+    for evaluation in result.evaluations:
+        trial = trials[evaluation.trial]
+        assert (trial.state.name, trial.user_attrs["placement"]) == (evaluation.state, evaluation.placement)
+        assert (trial.user_attrs["params"], trial.user_attrs["macs"]) == (evaluation.params, evaluation.macs)
+        if evaluation.state == "COMPLETE":
+            assert evaluation.latency is not None
+            assert trial.values == [evaluation.accuracy, evaluation.latency.ratio]
+        else:
+            assert evaluation.error
+    assert any("Traceback" in (e.error or "") for e in result.evaluations)
+
+
+def test_the_plain_baseline_is_first(faulty: tuple[SearchResult, str, list[Event]]) -> None:
+    result, _, _ = faulty
+    assert result.evaluations[0].placement == "none,none,none,none"
+    assert result.evaluations[0].latency is not None
+    assert result.evaluations[0].latency.ratio == 1.0
+
+
+def test_failed_trials_are_not_on_the_front(faulty: tuple[SearchResult, str, list[Event]]) -> None:
+    result, url, _ = faulty
+    complete = {e.trial for e in result.evaluations if e.state == "COMPLETE"}
+    assert result.front and {m.trial for m in result.front} <= complete
+    assert Store(url).front("s") == [(m.trial, m.tier, m.p_member) for m in sorted(result.front, key=lambda m: m.trial)]
+
+
+def test_no_placement_is_trained_twice(faulty: tuple[SearchResult, str, list[Event]]) -> None:
+    _, _, events = faulty
+    completed = [e.record.placement for e in events if isinstance(e, TrialFinished) and e.record.state == "COMPLETE"]
+    assert len(completed) == len(set(completed))
+
+
+def test_the_listener_hears_of_everything(faulty: tuple[SearchResult, str, list[Event]]) -> None:
+    _, _, events = faulty
+    assert isinstance(events[0], SearchStarted) and events[0].trials == 14
+    assert sum(isinstance(e, TrialStarted) for e in events) == sum(isinstance(e, TrialFinished) for e in events) == 14
+    assert {e.epoch for e in events if isinstance(e, TrialReported)} == {1, 2}
+
+
+def test_objectives_have_their_names_and_directions(faulty: tuple[SearchResult, str, list[Event]]) -> None:
+    study = optuna.load_study(study_name="s", storage=faulty[1])
+    assert study.metric_names == ["accuracy", "latency_ratio"]
+    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+
+
+def test_a_study_is_continued_but_not_under_another_configuration(space_file: str, url: str, ray_session: None) -> None:
+    config = configure(space_file, trials=2)
+    first = run_search(config, url, start=start_scripted)
+    again = run_search(config, url, start=start_scripted)
+    assert first.evaluations == again.evaluations
+    other = replace(config, fidelity=replace(config.fidelity, epochs=3))
+    with pytest.raises(StudyError, match=r"fidelity\.epochs: 2 -> 3.*--fresh"):
+        run_search(other, url)
+    more = run_search(replace(config, trials=3), url, start=start_scripted)
+    assert more.evaluations[: len(first.evaluations)] == first.evaluations
+    assert sum(e.reused_from is None for e in more.evaluations) == 3
+
+
+def test_real_proxies_are_trained(space_file: str, url: str, ray_session: None) -> None:
+    """The default worker: the same seed gives the same accuracies in another database."""
+    config = configure(space_file, trials=1)
+    (first,) = run_search(config, url).evaluations
+    (second,) = run_search(config, url.replace("studies", "others")).evaluations
+    assert first.accuracy is not None and first.accuracy == second.accuracy
+    assert [p["epoch"] for p in first.curve] == [1, 2]
+
+
+def test_an_unbuildable_choice_is_found_before_anything_runs(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "narrow.yaml"
+    path.write_text("host: nasattn_resnet18\nstages: {all: {none: , fsla: {heads: [3]}}}")
+    with pytest.raises(UsageError, match="heads"):
+        run_search(configure(str(path)), url)
+
+
+def test_a_plan_trains_nothing(space_file: str) -> None:
+    figures = plan(configure(space_file))
+    assert figures["trials"] == 4 and "24 placements" in figures["space"]

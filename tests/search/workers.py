@@ -1,0 +1,48 @@
+"""What the workers of the driver's tests do in place of training: quick, and faulty on demand."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+
+from nasattn.proxy import EpochReport, ProxyJob
+
+
+class Scripted:
+    """A trial whose first token decides its fate: eca raises, se gives NaN, gc kills its process, others are fine."""
+
+    def __init__(self, job: ProxyJob) -> None:
+        self.job, self.epoch = job, 0
+        self.fate = job.placement.split(",")[0]
+
+    @property
+    def done(self) -> bool:
+        return self.epoch >= self.job.fidelity.epochs
+
+    def step(self) -> EpochReport:
+        self.epoch += 1
+        if self.fate == "eca":
+            raise RuntimeError("the attention fell over")
+        if self.fate == "gc":
+            os.kill(os.getpid(), signal.SIGKILL)
+        accuracy = math.nan if self.fate == "se" else 0.5 + len(self.job.placement) / 1000
+        return EpochReport(self.epoch, 1.0, accuracy, 0.1)
+
+
+def start_scripted(job: ProxyJob, task: str) -> Scripted:
+    return Scripted(job)
+
+
+class Slow(Scripted):
+    """A trial of some seconds."""
+
+    def step(self) -> EpochReport:
+        time.sleep(1.0)
+        self.epoch += 1
+        return EpochReport(self.epoch, 1.0, 0.5, float(self.epoch))
+
+
+def start_slow(job: ProxyJob, task: str) -> Slow:
+    return Slow(job)

@@ -1,0 +1,40 @@
+"""digits: real scans at any resolution, one split for all seeds."""
+
+from __future__ import annotations
+
+import torch
+
+from nasattn.tasks import TaskRequest, load_task
+
+
+def rows(images: torch.Tensor) -> set[bytes]:
+    return {i.numpy().tobytes() for i in images}
+
+
+def test_all_the_scans() -> None:
+    task = load_task("digits", TaskRequest(resolution=8))
+    assert len(task.train) + len(task.val) == 1797
+    assert task.train.images.shape == (1347, 3, 8, 8) and task.train.images.dtype == torch.uint8
+    assert not rows(task.train.images) & rows(task.val.images)
+    assert set(task.train.labels.tolist()) == set(task.val.labels.tolist()) == set(range(10))
+    assert torch.equal(task.train.images[:, 0], task.train.images[:, 2])  # grey
+    assert (task.train.images.amax(), task.train.images.amin()) == (255, 0)
+
+
+def test_resolution() -> None:
+    assert load_task("digits", TaskRequest(resolution=19, samples=5, val_samples=2)).train.images.shape == (5, 3, 19, 19)
+
+
+def test_the_seed_chooses_the_subset_but_not_the_split() -> None:
+    whole = load_task("digits", TaskRequest(8))
+    few = [load_task("digits", TaskRequest(8, samples=50, val_samples=20, seed=s)) for s in (0, 0, 1)]
+    assert torch.equal(few[0].train.images, few[1].train.images) and torch.equal(few[0].train.labels, few[1].train.labels)
+    assert rows(few[0].train.images) != rows(few[2].train.images)
+    for task in few:
+        assert (len(task.train), len(task.val)) == (50, 20)
+        assert rows(task.train.images) <= rows(whole.train.images)
+        assert rows(task.val.images) <= rows(whole.val.images)
+
+
+def test_more_than_there_are() -> None:
+    assert len(load_task("digits", TaskRequest(8, samples=5000)).train) == 1347

@@ -1,0 +1,179 @@
+"""A folder of images: real files of every kind, and what a folder that is wrong is told."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nasattn.errors import TaskError
+from nasattn.tasks import TaskRequest, load_task
+
+
+def picture(grey: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
+    return Image.new("RGB", size, (grey, grey, grey))
+
+
+def in_mode(grey: int, mode: str) -> Image.Image:
+    if mode == "I;16":
+        return Image.fromarray(np.full((16, 20), grey * 257, np.uint16))
+    return picture(grey).quantize(4) if mode == "P" else picture(grey).convert(mode)
+
+
+def save(image: Image.Image, *path: str | Path) -> Path:
+    file = Path(*path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image.save(file)
+    return file
+
+
+def fill(folder: Path, train: str = "train", val: str = "val", images: int = 4) -> Path:
+    """Cats are dark, dogs are bright, each image a little brighter than the one before."""
+    for split, count in ((train, images), (val, 2)):
+        for name, grey in (("cat", 10), ("dog", 200)):
+            for i in range(count):
+                save(picture(grey + i), folder, split, name, f"{i}.png")
+    return folder
+
+
+def greys(images: torch.Tensor) -> list[int]:
+    return images[:, 0, 0, 0].tolist()
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(TaskError) as caught:
+        load_task(str(folder), TaskRequest(resolution=12))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    task = load_task(str(fill(tmp_path)), TaskRequest(resolution=12))
+    assert (task.name, task.classes) == (str(tmp_path), ("cat", "dog"))
+    assert task.train.images.shape == (8, 3, 12, 12)
+    assert sorted(greys(task.train.images)) == [10, 11, 12, 13, 200, 201, 202, 203]
+    assert sorted(greys(task.val.images)) == [10, 11, 200, 201]
+    for split in (task.train, task.val):
+        assert [int(g >= 200) for g in greys(split.images)] == split.labels.tolist()
+
+
+@pytest.mark.parametrize(("train", "val"), [("training", "validation"), ("train", "valid"), ("train", "eval"), ("train", "test")])
+def test_other_names_of_the_splits(tmp_path: Path, train: str, val: str) -> None:
+    task = load_task(str(fill(tmp_path, train, val)), TaskRequest(resolution=12))
+    assert (len(task.train), len(task.val)) == (8, 4)
+    save(picture(0), tmp_path, val, "cow", "0.png")
+    assert "val/ has classes that train/ lacks: cow" in refused(tmp_path)
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for split in ("train", "val"):
+        save(picture(100), tmp_path, split, split, "0.png")
+        save(picture(100), tmp_path, split, "train", "0.png")
+        save(picture(100), tmp_path, split, "val", "0.png")
+    assert load_task(str(tmp_path)).classes == ("cat", "dog", "train", "val")
+
+
+def test_classes_in_folders_of_folders(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        save(picture(1), tmp_path, split, "animals", "cat", "0.png")
+        save(picture(2), tmp_path, split, "things", "cup", "0.png")
+    assert load_task(str(tmp_path)).classes == ("cat", "cup")
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_modes(tmp_path: Path, mode: str) -> None:
+    """Whatever the file holds becomes RGB of the same brightness."""
+    fill(tmp_path)
+    grey = 255 if mode == "1" else 90
+    file = save(in_mode(grey, mode), tmp_path, "train", "cow", "0.jpg" if mode == "CMYK" else "0.png")
+    with Image.open(file) as back:
+        assert back.mode == mode
+    task = load_task(str(tmp_path), TaskRequest(resolution=12))
+    cow = task.train.images[task.train.labels == task.classes.index("cow")]
+    assert (cow.int() - grey).abs().max() <= 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (40, 5), (12, 12), (13, 12), (301, 77)])
+def test_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
+    fill(tmp_path)
+    save(picture(90, size), tmp_path, "train", "cow", "0.jpg")
+    task = load_task(str(tmp_path), TaskRequest(resolution=12))
+    cow = task.train.images[task.train.labels == task.classes.index("cow")]
+    assert cow.shape == (1, 3, 12, 12)
+    assert (cow.int() - 90).abs().max() <= 2
+
+
+def test_the_centre_is_cut_out(tmp_path: Path) -> None:
+    """A wide image with bright ends: at the height's resolution its dark middle remains."""
+    fill(tmp_path)
+    pixels = np.full((10, 50, 3), 250, np.uint8)
+    pixels[:, 15:35] = 20
+    save(Image.fromarray(pixels), tmp_path, "train", "cow", "0.png")
+    task = load_task(str(tmp_path), TaskRequest(resolution=10))
+    assert (task.train.images[task.train.labels == task.classes.index("cow")] == 20).all()
+
+
+def test_the_subset_is_seeded(tmp_path: Path) -> None:
+    fill(tmp_path, images=20)
+    one, again, other = (load_task(str(tmp_path), TaskRequest(12, samples=10, val_samples=3, seed=s)) for s in (0, 0, 1))
+    assert (len(one.train), len(one.val)) == (10, 3)
+    assert torch.equal(one.train.images, again.train.images) and torch.equal(one.val.labels, again.val.labels)
+    assert set(greys(one.train.images)) != set(greys(other.train.images))
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    """timm would take the next image in its place, with the wrong label in the best case unnoticed."""
+    file = fill(tmp_path) / "train/dog/2.png"
+    whole = file.read_bytes()
+    for broken in (b"", b"no image", whole[: len(whole) // 2]):
+        file.write_bytes(broken)
+        message = refused(tmp_path)
+        assert f"image {file} cannot be decoded" in message and message.endswith("repair or remove it")
+    header = struct.pack(">II", 100_000, 100_000)  # a bomb: it claims ten thousand million pixels
+    file.write_bytes(whole[:16] + header + whole[24:])
+    assert f"image {file} cannot be decoded" in refused(tmp_path)
+
+
+def test_a_missing_split(tmp_path: Path) -> None:
+    assert f"task folder {tmp_path}: no folder train/ in it; put images into {tmp_path}/train/CLASS/" in refused(tmp_path)
+    save(picture(1), tmp_path, "train", "cat", "0.png")
+    assert "no folder val/ in it" in refused(tmp_path)
+
+
+def test_classes_that_are_wrong(tmp_path: Path) -> None:
+    fill(tmp_path)
+    (tmp_path / "val/cow").mkdir()
+    assert load_task(str(tmp_path)).classes == ("cat", "dog")  # an empty folder is no class
+    save(picture(1), tmp_path, "val", "cow", "0.png")
+    save(picture(1), tmp_path, "val", "ant", "0.png")
+    message = f"task folder {tmp_path}: val/ has classes that train/ lacks: ant, cow; add them to train/ or remove them"
+    assert refused(tmp_path) == message
+
+
+def test_one_class_is_not_enough(tmp_path: Path) -> None:
+    save(picture(1), tmp_path, "train", "cat", "0.png")
+    save(picture(1), tmp_path, "val", "cat", "0.png")
+    (tmp_path / "train/dog").mkdir()
+    (tmp_path / "train/dog/notes.txt").write_text("no image yet")
+    assert "train/ has 1 class folder with images; at least 2 are needed" in refused(tmp_path)
+
+
+def test_no_images_at_all(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for file in (tmp_path / "val").rglob("*.png"):
+        file.unlink()
+    message = refused(tmp_path)
+    assert f"the validation images cannot be read from {tmp_path}/val: Found 0 images" in message
+    assert message.endswith("put images into CLASS folders there")
+
+
+def test_images_outside_of_class_folders(tmp_path: Path) -> None:
+    fill(tmp_path)
+    save(picture(1), tmp_path, "train", "stray.png")
+    message = f"task folder {tmp_path}/train: images lie in it without a class; put them into {tmp_path}/train/CLASS/"
+    assert refused(tmp_path) == message
