@@ -7,7 +7,6 @@ with timm as soon as both `nasattn` and `timm` are imported, in whatever order.
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
 
 from nasattn._timm_hook import register_when_timm_is_imported
@@ -33,22 +32,20 @@ _HOME = {
     "NasattnError": "nasattn.errors",
     "Study": "nasattn.api",
     "create_attention": "nasattn.attention",
-    "export": "nasattn.api",
+    "export": "nasattn.export",
     "list_attention": "nasattn.attention",
     "list_spaces": "nasattn.api",
     "open_study": "nasattn.api",
     "register_attention": "nasattn.attention",
-    "search": "nasattn.api",
+    "search": "nasattn.search",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'nasattn' has no attribute {name!r}")
-    # `nasattn.search` and `nasattn.export` are also submodules: keep the functions under these names
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    setattr(sys.modules[__name__], name, value)
-    return value
+    home = importlib.import_module(_HOME[name])
+    return home if _HOME[name] == f"nasattn.{name}" else getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -151,7 +151,7 @@ def _search(
     if as_json:
         _out().print_json(json.dumps({"study": result.study, "complete": result.complete, "front": [m.to_dict() for m in result.front]}))
     elif not quiet:
-        console.print(front_table(result.front, f"Front of {result.study}"))
+        console.print(front_table(result.front, f"Front of {result.study}", console.width))
         if result.front:
             console.print(f"Export the best: nasattn export {result.study} --best --out DIR", highlight=False)
     if not result.complete:
@@ -175,18 +175,22 @@ def front(
     elif format is Format.csv:
         print(front_csv(members), end="")
     else:
-        _out().print(front_table(members, f"Front of {study}"))
+        console = _out()
+        console.print(front_table(members, f"Front of {study}", console.width))
 
 
 @app.command()
 def studies(storage: StorageOption = None, as_json: JsonOption = False) -> None:
-    """List the studies of the database, and the shipped study files."""
+    """List the studies of the database, and the shipped study files that `nasattn run` takes."""
     from nasattn.api import default_storage
-    from nasattn.report.tables import studies_table, study_summaries
+    from nasattn.report.tables import shipped_studies_table, studies_table, study_summaries
     from nasattn.store import Store
 
     summaries = study_summaries(Store(default_storage(storage), create=False))
-    print(json.dumps(summaries, indent=2)) if as_json else _out().print(studies_table(summaries))
+    if as_json:
+        print(json.dumps(summaries, indent=2))
+    else:
+        _out().print(studies_table(summaries), shipped_studies_table())
 
 
 @app.command()
@@ -293,7 +297,7 @@ def _open(study: str, storage: str | None) -> Study:
 def _out() -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _err() -> Console:

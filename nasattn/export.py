@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 
+from nasattn._callable_module import call_through
 from nasattn.errors import NasattnError, UsageError
 from nasattn.front import FrontMember
 from nasattn.hosts import get_host
@@ -20,6 +21,7 @@ from nasattn.store import EvaluationRecord, StudyRecord
 from nasattn.tasks import TaskRequest, load_task
 
 PROOF_SECONDS = 300
+call_through(__name__, "export")
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,14 @@ def export_placement(study: StudyRecord, trial: EvaluationRecord, figures: Front
     """
     from timm.models import save_for_hf
 
+    out = out.resolve()
     _prepare(out, force)
     classes = _classes(study.config)
     torch.manual_seed(study.seed)
     host = get_host(study.config["space"]["host"])
     model = host.build(trial.placement, num_classes=len(classes))
     provenance = _provenance(study, trial, figures)
-    config = {"label_names": list(classes), "nasattn": provenance}
+    config = {"label_names": list(classes), "pretrained_cfg": {"tag": "untrained"}, "nasattn": provenance}
     save_for_hf(model, str(out), model_config=config, safe_serialization=True)
     (out / "train.yaml").write_text(_train_yaml(host.name, trial.placement, len(classes), host.resolution))
     exported = Exported(
@@ -134,7 +137,7 @@ def _card(study: StudyRecord, trial: EvaluationRecord, figures: FrontMember | No
     rows = [
         ("placement", f"`{trial.placement}`"),
         ("host", f"`{study.config['space']['host']}`"),
-        ("parameters", f"{trial.params:,}"),
+        ("parameters (1,000 classes)", f"{trial.params:,}"),
         ("multiply-accumulates", f"{trial.macs / 1e9:.3f} G"),
         ("proxy accuracy", f"{trial.accuracy:.4f} on {study.config['task']} ({trial.val_samples} validation images, seed {trial.seed})" if trial.accuracy is not None else "not trained"),
         ("latency", f"{latency.ms:.2f} ms, {latency.ratio:.3f}x the plain host (95 % interval {latency.ratio_low:.3f} to {latency.ratio_high:.3f})" if latency else "not measured"),

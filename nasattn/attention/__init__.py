@@ -13,11 +13,17 @@ from nasattn.errors import TokenError
 __all__ = ["Attention", "Definition", "Option", "Placement", "create_attention", "list_attention", "register_attention"]
 
 
+OURS = ("none", "sb", "sge", "ela", "lka", "fsla")
+
+
 def list_attention() -> list[str]:
-    """The names that tokens begin with, variants written out: ``none, sb, sge, ela_t, ...``."""
+    """The names that tokens begin with, variants written out: ``none, sb, sge, ela_t, ...``, ours first."""
+    known = definitions()
+    ours = [name for name in OURS if name in known]
+    ordered = {name: known[name] for name in [*ours, *(n for n in known if n not in ours)]}
     return [
         token
-        for name, definition in definitions().items()
+        for name, definition in ordered.items()
         for token in ([f"{name}_{v}" for v in definition.variants] if definition.needs_variant else [name])
     ]
 

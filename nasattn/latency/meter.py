@@ -53,7 +53,8 @@ def measure_pair(
         baseline: Runs once and returns when the work is done (on CUDA: synchronises).
         candidate: Likewise.
         target: Half-width of the log ratio's interval at which to stop.
-        max_seconds: Stop after this time at the latest, but not before 6 rounds.
+        max_seconds: Stop after this time, but not before 6 rounds, and only after three times as long while the
+            half-width is above five times the target: the machine is doing something else.
         warmup_seconds: How long each runs before it is timed.
         clock: Seconds, monotonic.
     """
@@ -75,8 +76,9 @@ def measure_pair(
             continue
         logs = np.sort([math.log(c / b) for b, c in rounds])
         low, high = median_interval(logs)
-        settled = (high - low) / 2 <= target
-        if settled or clock() - started >= max_seconds:
+        half_width = (high - low) / 2
+        patience = max_seconds if half_width <= 5 * target else 3 * max_seconds
+        if half_width <= target or clock() - started >= patience:
             break
     return PairedLatency(
         ms=float(np.median([c for _, c in rounds])) * 1e3,
@@ -85,7 +87,7 @@ def measure_pair(
         ratio_low=math.exp(low),
         ratio_high=math.exp(high),
         rounds=len(rounds),
-        settled=settled,
+        settled=half_width <= target,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -18,24 +19,27 @@ if TYPE_CHECKING:
     from nasattn.store import EvaluationRecord, Store, StudyRecord
 
 
-def front_table(members: Sequence[FrontMember], title: str) -> Table:
-    """A front, fastest first."""
-    table = Table(title=title, title_justify="left", caption_justify="left")
-    for column in ("trial", "placement", "accuracy", "latency", "95 % interval", "ms", "params", "p", "tier"):
-        table.add_column(column, overflow="fold", justify="left" if column in ("placement", "tier") else "right")
+def front_table(members: Sequence[FrontMember], title: str, width: int = 120) -> Table:
+    """A front, fastest first; where *width* is below 110 columns, without milliseconds, parameters and tier."""
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    columns = ["trial", "placement", "accuracy", "latency (95 % interval)", "p", "ms", "params", "tier"]
+    for column in columns[: 8 if width >= 110 else 5]:
+        table.add_column(
+            column, justify="left" if column in ("placement", "tier") else "right", no_wrap=column != "placement", overflow="fold"
+        )
     for m in members:
         spread = m.accuracy_sd if m.accuracy_sd is not None else m.accuracy_se
-        table.add_row(
+        row = (
             str(m.trial),
             m.placement,
             f"{m.accuracy:.3f} ± {spread:.3f}",
-            f"{m.latency_ratio:.3f}x",
-            f"{m.latency_ratio_low:.3f}-{m.latency_ratio_high:.3f}",
+            f"{m.latency_ratio:.3f}x ({m.latency_ratio_low:.3f}-{m.latency_ratio_high:.3f})",
+            f"{m.p_member:.2f}",
             f"{m.latency_ms:.1f}",
             f"{m.params / 1e6:.2f}M",
-            f"{m.p_member:.2f}",
             m.tier,
         )
+        table.add_row(*row[: len(table.columns)])
     table.caption = (
         "p: probability that the placement is on the true front, given the errors of accuracy and latency"
         if members
@@ -76,9 +80,25 @@ def _study_summary(study: StudyRecord, trials: Sequence[EvaluationRecord]) -> di
 def studies_table(summaries: Sequence[dict[str, Any]]) -> Table:
     """All studies, oldest first."""
     columns = ("study", "space", "task", "trials", "complete", "failed", "best_accuracy", "seed", "begun")
-    table = Table(*columns, caption=None if summaries else "no study yet: begin one with `nasattn search --space resnet50_stages`")
+    table = Table(
+        *columns,
+        box=box.SIMPLE_HEAD,
+        caption=None if summaries else "no study yet: begin one with `nasattn search --space resnet50_stages`",
+    )
     for s in summaries:
         table.add_row(*(f"{s[c]:.3f}" if isinstance(s[c], float) else str(s[c] if s[c] is not None else "") for c in columns))
+    return table
+
+
+def shipped_studies_table() -> Table:
+    """The study files that `nasattn run` takes by name."""
+    from nasattn.config import list_yaml, read_yaml, shipped
+    from nasattn.errors import StudyError
+
+    table = Table("study file", "space", "task", "trials", "description", box=box.SIMPLE_HEAD)
+    for name in list_yaml("studies"):
+        content = read_yaml(shipped("studies") / f"{name}.yaml", StudyError)
+        table.add_row(name, *(str(content.get(key, "")) for key in ("space", "task", "trials", "description")))
     return table
 
 
@@ -95,10 +115,9 @@ def space_summary(space: SearchSpace) -> dict[str, Any]:
 
 def spaces_table(spaces: Sequence[SearchSpace]) -> Table:
     """All spaces in a row each."""
-    table = Table("space", "host", "placements", "choices per stage", "attentions", "description")
+    table = Table("space", "host", "placements", "choices per stage", "description", box=box.SIMPLE_HEAD)
     for s in spaces:
-        names = dict.fromkeys(c.name for stage in s.stages for c in stage)
-        table.add_row(s.name, s.host, f"{s.size:,}", " x ".join(str(len(t)) for t in s.tokens), ", ".join(names), s.description)
+        table.add_row(s.name, s.host, f"{s.size:,}", " x ".join(str(len(t)) for t in s.tokens), s.description)
     return table
 
 
@@ -118,7 +137,7 @@ def attention_summaries(channels: int = 256) -> list[dict[str, Any]]:
     from nasattn.hosts.count import count_params
 
     rows = []
-    for name in sorted(list_attention(), key=lambda n: n not in OWN):
+    for name in list_attention():
         attention = Attention.make(name)
         definition = attention.definition
         rows.append(
@@ -133,12 +152,9 @@ def attention_summaries(channels: int = 256) -> list[dict[str, Any]]:
     return rows
 
 
-OWN = ("none", "sb", "sge", "ela_t", "ela_b", "ela_s", "ela_l", "lka", "fsla")
-
-
 def attentions_table(summaries: Sequence[dict[str, Any]]) -> Table:
     """All attentions."""
-    table = Table("token", "paper", "options", "params at 256 channels")
+    table = Table("token", "paper", "options", "params at 256 channels", box=box.SIMPLE_HEAD)
     for s in summaries:
         options = ", ".join(
             f"{o['letter']}: {keyword} ({'from the channels' if o['default'] is None else o['default']})"

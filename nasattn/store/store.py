@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,7 +251,7 @@ def _architecture_id(session: Session, host: str, placement: str, params: int, m
 
 
 def _study_record(row: StudyRow) -> StudyRecord:
-    return StudyRecord(row.name, row.config, row.versions, row.seed, row.created_at)
+    return StudyRecord(row.name, row.config, row.versions, row.seed, _utc(row.created_at))
 
 
 def _latency_record(row: LatencyRow) -> LatencyRecord:
@@ -258,15 +259,37 @@ def _latency_record(row: LatencyRow) -> LatencyRecord:
 
 
 def _evaluation_record(row: EvaluationRow, architecture: ArchitectureRow, latency: LatencyRow | None) -> EvaluationRecord:
-    own = ("trial", "state", "seed", "fidelity", "identity", "accuracy", "val_samples", "curve", "seconds", "worker", "error")
-    times = ("reused_from", "id", "started_at", "finished_at")
+    own = (
+        "id",
+        "trial",
+        "state",
+        "seed",
+        "fidelity",
+        "identity",
+        "accuracy",
+        "val_samples",
+        "curve",
+        "seconds",
+        "worker",
+        "error",
+        "reused_from",
+    )
     return EvaluationRecord(
         placement=architecture.placement,
         params=architecture.params,
         macs=architecture.macs,
         latency=_latency_record(latency) if latency else None,
-        **{name: getattr(row, name) for name in (*own, *times)},
+        started_at=_utc(row.started_at),
+        finished_at=_utc(row.finished_at),
+        **{name: getattr(row, name) for name in own},
     )
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    """SQLite forgets the zone of what is always UTC; PostgreSQL answers in the zone of its session."""
+    if time is None:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 __all__ = ["Base", "Store", "engine_options"]

@@ -116,31 +116,28 @@ def test_a_measurement_is_not_starved_by_steps_that_never_pause(lease: DeviceLea
     trainer.tell("loop")
     assert trainer.says("loop")
     for _ in range(10):
-        measurer.tell("alone")
+        measurer.tell("measure")
         deadline = time.monotonic() + PATIENCE
         while not measurer.pipe.poll() and time.monotonic() < deadline:
             with lease.turn():
                 time.sleep(0.002)
-        assert measurer.says("alone", within=0)
-        measurer.tell("leave")
-        assert measurer.says("left")
+        assert measurer.says("measure", within=0)
     trainer.tell("turn")
     assert trainer.says("turn")
     trainer.tell("leave")
     assert trainer.says("left")
 
 
-@pytest.mark.parametrize("order", ["turn", "alone"])
-def test_a_killed_process_holds_nothing(lease: DeviceLease, folder: Path, order: str) -> None:
-    other = Other(folder)
-    assert other.says("ready")
-    other.tell(order)
-    assert other.says(order)
-    other.process.kill()  # SIGKILL
-    other.process.join()
-    with lease.alone():
-        pass
-    other.end()
+def test_a_killed_process_holds_nothing(lease: DeviceLease, folder: Path) -> None:
+    for other, order in [(Other(folder), "turn"), (Other(folder), "alone")]:
+        assert other.says("ready")
+        other.tell(order)
+        assert other.says(order)
+        other.process.kill()  # SIGKILL
+        other.process.join()
+        with lease.alone():
+            pass
+        other.end()
 
 
 def test_devices_do_not_wait_for_each_other(lease: DeviceLease, folder: Path) -> None:

@@ -1,0 +1,208 @@
+"""A study's configuration: limits, durations, files, and what makes two studies or two trainings the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasattn.config import list_yaml, shipped
+from nasattn.errors import NasattnError, StudyError, UsageError
+from nasattn.proxy import Fidelity, Recipe
+from nasattn.search.samplers import SAMPLERS, make_sampler
+from nasattn.search.study import MaxLatency, StudyConfig, check_same, make_config, parse_duration, read_study_file
+from nasattn.space import load_space
+
+SPACE = load_space("resnet18_stages")
+PLACEMENT = "none,sge_g16,none,none"
+
+
+def stored(config: StudyConfig) -> dict[str, Any]:
+    """The configuration as the database gives it back."""
+    back: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
+    return back
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "unit"), [("1.3x", 1.3, "x"), ("12ms", 12.0, "ms"), ("1x", 1.0, "x"), ("0.5ms", 0.5, "ms"), ("1e1ms", 10.0, "ms")]
+)
+def test_latency_limits(text: str, limit: float, unit: str) -> None:
+    parsed = MaxLatency.parse(text)
+    assert (parsed.limit, parsed.unit) == (limit, unit)
+    assert MaxLatency.parse(str(parsed)) == parsed
+
+
+def test_how_far_a_latency_is_above_its_limit() -> None:
+    assert MaxLatency.parse("1.25x").excess(ms=999, ratio=1.5) == 0.25
+    assert MaxLatency.parse("12ms").excess(ms=10, ratio=999) == -2
+    assert MaxLatency.parse("12ms").excess(ms=12, ratio=999) == 0
+
+
+@pytest.mark.parametrize("text", ["", "1.3", "x", "ms", "fastx", "0x", "-1x", "infx", "nanms", "1.3s", "1.3xx", "12 seconds"])
+def test_wrong_latency_limits(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        MaxLatency.parse(text)
+    assert str(caught.value) == f"a latency limit is a ratio such as 1.3x or a time such as 12ms, got {text!r}"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1d", 86400), ("0.5s", 0.5)])
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "0m", "-1h", "1w", "infh", "nanm", "1h30m", "soon"])
+def test_wrong_durations(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_duration(text)
+    assert str(caught.value) == f"a time budget is a number with s, m, h or d, such as 30m, got {text!r}"
+
+
+def test_a_configuration_from_keys() -> None:
+    settings = {
+        "space": "resnet18_stages", "study": "mine", "description": "left out", "task": "digits", "fidelity": {"epochs": 5}, "recipe": {"lr": 0.01},
+        "trials": 7, "time_budget": "2h", "sampler": "random", "max_latency": "1.3x", "device": "cpu", "batch": 4, "workers": 2,
+        "gpus_per_trial": 0.5, "seed": 3,
+    }  # fmt: skip
+    assert make_config(settings) == StudyConfig(
+        SPACE, "digits", Fidelity(epochs=5), Recipe(lr=0.01), "mine", 7, 7200.0, "random", MaxLatency(1.3, "x"), "cpu", 4, 2, 0.5, 3
+    )
+
+
+def test_none_stands_for_the_default() -> None:
+    settings = {k: None for k in ("study", "task", "trials", "time_budget", "sampler", "max_latency", "device", "workers", "seed", "fidelity")}
+    assert make_config({"space": "resnet18_stages", **settings}) == StudyConfig(SPACE)
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [("digits", "resnet18_stages-digits-s3"), ("torch/cifar100", "resnet18_stages-cifar100-s3"), ("/data/pets/", "resnet18_stages-pets-s3")],
+)
+def test_a_study_without_a_name_gets_one(task: str, name: str) -> None:
+    assert StudyConfig(SPACE, task, seed=3).name == name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"space": "resnet18_stage"}, "unknown name 'resnet18_stage' in search_spaces: Did you mean 'resnet18_stages'"),
+        ({"sampler": "tpee"}, "unknown sampler 'tpee': Did you mean 'tpe'? allowed: random, tpe, nsga2, nsga3, gp"),
+        ({"sampler": ["tpe"]}, "unknown sampler ['tpe']: "),
+        ({"device": "gpu"}, "unknown device 'gpu': allowed: cpu, cuda"),
+        ({"task": 3}, "task must be the name of a task or a folder, got 3"),
+        ({"trials": 0}, "trials must be an integer >= 1, got 0"),
+        ({"trials": "24"}, "trials must be an integer >= 1, got '24'"),
+        ({"batch": 1.5}, "batch must be an integer >= 1, got 1.5"),
+        ({"workers": True}, "workers must be an integer >= 1, got True"),
+        ({"seed": -1}, "seed must be an integer >= 0, got -1"),
+        ({"gpus_per_trial": 0}, "gpus_per_trial must be a number above 0, got 0"),
+        ({"gpus_per_trial": "half"}, "gpus_per_trial must be a number above 0, got 'half'"),
+        ({"max_latency": 1.3}, "a latency limit is a ratio such as 1.3x or a time such as 12ms, got '1.3'"),
+        ({"time_budget": 30}, "a time budget is a number with s, m, h or d, such as 30m, got '30'"),
+        ({"fidelity": {"epoch": 2}}, "mine.yaml: fidelity: unknown key 'epoch'; Did you mean 'epochs'?"),
+        ({"recipe": {"lr": "1e-3"}}, "lr must be > 0 and a number (YAML reads 1e-3 as text"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(NasattnError) as caught:
+        make_config({"space": "resnet18_stages", **settings}, where="mine.yaml: ")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+CHANGES: dict[str, Any] = {
+    "space": load_space("resnet50_stages"), "task": "digits", "fidelity": Fidelity(epochs=3), "recipe": Recipe(lr=0.01), "batch": 2, "seed": 1,
+    "trials": 99, "time_budget": 60.0, "sampler": "random", "max_latency": MaxLatency(1.3, "x"), "workers": 2, "gpus_per_trial": 0.5, "name": "other",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_what_a_training_depends_on(key: str) -> None:
+    """Two trainings are the same whatever the study around them; the batch is that of the latency measurement."""
+    config = StudyConfig(SPACE, name="one")
+    changed = replace(config, **{key: CHANGES[key]})
+    same = changed.evaluation_identity(PLACEMENT) == config.evaluation_identity(PLACEMENT)
+    assert same == (key not in ("space", "task", "fidelity", "recipe", "seed"))
+
+
+def test_identities_are_short_and_differ_by_placement_but_not_by_space() -> None:
+    config = StudyConfig(SPACE)
+    identity = config.evaluation_identity(PLACEMENT)
+    assert len(identity) == 64 and identity == StudyConfig(SPACE).evaluation_identity(PLACEMENT)
+    assert identity != config.evaluation_identity("none,none,none,none")
+    smaller = replace(config, space=replace(SPACE, name="mine", stages=(SPACE.stages[0][:1], *SPACE.stages[1:])))
+    assert identity == smaller.evaluation_identity(PLACEMENT)
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_what_a_study_may_be_continued_with(key: str) -> None:
+    config = StudyConfig(SPACE, name="one")
+    changed = replace(config, **{key: CHANGES[key]})
+    if key not in ("space", "task", "fidelity", "recipe", "batch", "seed"):
+        check_same(stored(config), changed)
+        return
+    with pytest.raises(StudyError) as caught:
+        check_same(stored(config), changed)
+    assert str(caught.value).startswith(f"study 'one' was begun with another configuration ({key}")
+    assert str(caught.value).endswith("use the same, or begin another study with --study NAME or --fresh")
+
+
+def test_the_difference_is_shown() -> None:
+    config = StudyConfig(SPACE, name="one")
+    changed = replace(config, task="digits", fidelity=Fidelity(epochs=3, samples=None), seed=1)
+    with pytest.raises(StudyError) as caught:
+        check_same(stored(config), changed)
+    for difference in ("fidelity.epochs: 2 -> 3", "fidelity.samples: 8000 -> None", "seed: 0 -> 1", "task: 'cued_digits' -> 'digits'"):
+        assert difference in str(caught.value)
+
+
+def test_what_is_stored_says_how_much_was_asked_for() -> None:
+    config = StudyConfig(SPACE, trials=7, max_latency=MaxLatency(1.3, "x"))
+    kept = stored(config)
+    assert (kept["space_name"], kept["trials"], kept["sampler"], kept["max_latency"]) == ("resnet18_stages", 7, "tpe", "1.3x")
+
+
+@pytest.mark.parametrize("name", list_yaml("studies"))
+def test_the_shipped_studies_load(name: str) -> None:
+    path = shipped("studies") / f"{name}.yaml"
+    settings = read_study_file(path)
+    assert settings["description"]
+    assert make_config(settings, f"{path}: ").trials >= 1
+
+
+def test_there_is_a_study_to_begin_with() -> None:
+    assert "quickstart" in list_yaml("studies")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("space: x\ntrial: 3", "unknown key 'trial'; Did you mean 'trials'? allowed: space, study,"),
+        ("space: x\n7: 3", "unknown key 7; allowed: "),
+        ("task: digits", "key 'space' is missing; name a space or a space file"),
+        ("space: ", "key 'space' is missing; name a space or a space file"),
+        ("space: x\nfidelity: 3", "fidelity must be a mapping, got 3"),
+        ("space: x\nrecipe: [lr]", "recipe must be a mapping, got ['lr']"),
+        ("- space", "must hold a mapping of keys to values, got list"),
+        ("space: [", "line 1: not valid YAML: "),
+    ],
+)
+def test_a_wrong_file(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError) as caught:
+        read_study_file(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"mine\.yaml: cannot be read: "):
+        read_study_file(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers(name: str) -> None:
+    assert SAMPLERS[name]
+    assert type(make_sampler(name, seed=0)).__name__.lower().startswith(name.replace("nsga2", "nsgaii").replace("nsga3", "nsgaiii"))

@@ -1,0 +1,77 @@
+"""The schema: migrations make what the models say, and Optuna's own tables live beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import nasattn.store
+from nasattn.store import Store
+from nasattn.store.models import Base
+from nasattn.store.store import SCHEMA_HEAD, VERSION_TABLE
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def version(store: Store, table: str = VERSION_TABLE) -> list[str]:
+    with store.engine.connect() as connection:
+        return list(connection.scalars(sa.text(f"SELECT version_num FROM {table}")))
+
+
+def test_the_newest_migration_is_the_schema_that_the_store_expects() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(nasattn.store.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_HEAD]
+
+
+def test_migrations_make_exactly_the_models(store: Store) -> None:
+    def ours(name: str | None, kind: str, _parents: Any) -> bool:
+        return kind != "table" or str(name).startswith("nasattn_")
+
+    options = {"version_table": VERSION_TABLE, "include_name": ours, "compare_type": True, "compare_server_default": True}
+    assert store.optuna is not None  # its tables are none of our business
+    with store.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata) == []
+        assert set(Base.metadata.tables) <= set(sa.inspect(connection).get_table_names())
+    assert version(store) == [SCHEMA_HEAD]
+
+
+def test_opening_again_changes_nothing(url: str, open_store: Callable[..., Store]) -> None:
+    first = open_store(url)
+    with first.engine.connect() as connection:
+        before = sorted(sa.inspect(connection).get_table_names())
+    second = open_store(url)
+    with second.engine.connect() as connection:
+        assert sorted(sa.inspect(connection).get_table_names()) == before
+    assert version(second) == [SCHEMA_HEAD]
+
+
+@pytest.mark.parametrize("optuna_first", [False, True])
+def test_optuna_in_the_same_database(url: str, open_store: Callable[..., Store], optuna_first: bool) -> None:
+    """Optuna keeps its migration state in `alembic_version`; ours has a table of its own, whoever comes first."""
+    if optuna_first:
+        theirs = optuna.storages.RDBStorage(url)
+        optuna.create_study(study_name="older", storage=theirs)
+        theirs.engine.dispose()
+    store = open_store(url)
+    study = optuna.create_study(study_name="one", storage=store.optuna, directions=["maximize", "minimize"])
+    trial = study.ask()
+    trial.suggest_categorical("stage1", ["none", "sge"])
+    study.tell(trial, [0.5, 1.1])
+    assert version(store) == [SCHEMA_HEAD]
+    assert version(store, "alembic_version") == [store.optuna.get_head_version()]
+    assert store.optuna.get_current_version() == store.optuna.get_head_version()
+
+    again = open_store(url, create=False)
+    assert optuna.load_study(study_name="one", storage=again.optuna).best_trials[0].values == [0.5, 1.1]
+    assert len(again.optuna.get_all_studies()) == 1 + optuna_first
+    assert again.studies() == []

@@ -1,0 +1,89 @@
+"""An exported folder is a timm model: it reloads with the same weights, as a backbone too, and says what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+
+from nasattn.errors import NasattnError, UsageError
+from nasattn.export import Exported, _prove, export_placement
+from nasattn.hosts import get_host
+from nasattn.search.study import make_config
+from nasattn.store import EvaluationRecord, LatencyRecord, StudyRecord
+
+PLACEMENT = "sb,sge_g32,ela_l,none"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_placement(*records(), None, tmp_path_factory.mktemp("export") / "model")
+
+
+def records() -> tuple[StudyRecord, EvaluationRecord]:
+    config = make_config({"space": "resnet18_stages", "task": "digits"})
+    latency = LatencyRecord(12.0, 10.0, 1.2, 1.19, 1.21, 12, settled=True, exclusive=True)
+    trial = EvaluationRecord(
+        7, PLACEMENT, "COMPLETE", 0, 11_000_000, 1_900_000_000, config.fidelity.to_dict(), "id", latency, accuracy=0.9, val_samples=450
+    )
+    return StudyRecord("digits18", config.to_dict(), {"torch": torch.__version__}, 0), trial
+
+
+def test_timm_reads_it_back(exported: Exported) -> None:
+    torch.manual_seed(0)
+    expected = get_host("nasattn_resnet18").build(PLACEMENT, num_classes=10).eval()
+    model = timm.create_model(f"local-dir:{exported.folder}", pretrained=True).eval()
+    assert model.placement == PLACEMENT
+    assert all(torch.equal(a, b) for a, b in zip(expected.state_dict().values(), model.state_dict().values(), strict=True))
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(expected(images), model(images))
+
+
+def test_it_is_a_backbone_of_four_stages(exported: Exported) -> None:
+    model = timm.create_model(f"local-dir:{exported.folder}", pretrained=True, features_only=True, out_indices=(1, 2, 3, 4))
+    assert [f.shape[1] for f in model(torch.randn(1, 3, 64, 64))] == [64, 128, 256, 512]
+
+
+def test_another_number_of_classes_keeps_the_attention(exported: Exported) -> None:
+    model = timm.create_model(f"local-dir:{exported.folder}", pretrained=True, num_classes=3)
+    assert model(torch.randn(1, 3, 64, 64)).shape == (1, 3)
+
+
+def test_the_config_says_where_it_comes_from(exported: Exported) -> None:
+    config = json.loads((exported.folder / "config.json").read_text())
+    assert config["architecture"] == "nasattn_resnet18"
+    assert config["label_names"] == [str(i) for i in range(10)]
+    assert (config["nasattn"]["study"], config["nasattn"]["trial"], config["nasattn"]["placement"]) == ("digits18", 7, PLACEMENT)
+
+
+def test_the_recipe_builds_the_same_model(exported: Exported) -> None:
+    recipe = yaml.safe_load((exported.folder / "train.yaml").read_text())
+    assert recipe["device_modules"] == ["nasattn"]
+    model = timm.create_model(recipe["model"], num_classes=recipe["num_classes"], **recipe["model_kwargs"])
+    assert model.placement == PLACEMENT
+
+
+def test_the_card_names_the_figures_and_the_untrained_weights(exported: Exported) -> None:
+    card = (exported.folder / "README.md").read_text()
+    assert "freshly initialised" in card
+    assert PLACEMENT in card and "1.200x" in card and "0.9000 on digits" in card
+    assert exported.snippet in card
+
+
+def test_a_folder_in_use_is_left_alone(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not empty.*--force"):
+        export_placement(*records(), None, exported.folder)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        export_placement(*records(), None, tmp_path / "file")
+
+
+def test_a_folder_that_gives_another_model_is_reported(exported: Exported) -> None:
+    other = get_host("nasattn_resnet18").build(PLACEMENT, num_classes=10)
+    with pytest.raises(NasattnError, match="gives other weights in a clean process"):
+        _prove(other, exported.folder, 64)
