@@ -115,14 +115,23 @@ def trial(number: int, placement: str, accuracy: float | None, ratio: float = 1.
 
 
 def test_a_front_fastest_first() -> None:
-    found = front([trial(0, "sb,sb,sb,sb", 0.8, 1.3), trial(1, PLAIN, 0.5), trial(2, "se,se,se,se", 0.7, 1.1), trial(3, "eca,eca,eca,eca", 0.6, 1.2)])
+    found = front(
+        [trial(0, "sb,sb,sb,sb", 0.8, 1.3), trial(1, PLAIN, 0.5), trial(2, "se,se,se,se", 0.7, 1.1), trial(3, "eca,eca,eca,eca", 0.6, 1.2)]
+    )
     assert [(m.trial, m.placement, m.accuracy, m.latency_ratio) for m in found] == [
         (1, PLAIN, 0.5, 1.0),
         (2, "se,se,se,se", 0.7, 1.1),
         (0, "sb,sb,sb,sb", 0.8, 1.3),
     ]
     plain = found[0]
-    assert (plain.accuracy_sd, plain.seeds, plain.latency_ms, plain.params, plain.macs, plain.tier) == (None, 1, 20.0, 11, 22, "provisional")
+    assert (plain.accuracy_sd, plain.seeds, plain.latency_ms, plain.params, plain.macs, plain.tier) == (
+        None,
+        1,
+        20.0,
+        11,
+        22,
+        "provisional",
+    )
     assert plain.accuracy_se == pytest.approx(math.sqrt(0.25 / 2000))  # that of the number of validation images
     assert all(m.p_member > 0.99 for m in found)
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.table import Table
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 
 
 def front_table(members: Sequence[FrontMember], title: str, width: int = 120) -> Table:
-    """A front, fastest first; where *width* is below 110 columns, without milliseconds, parameters and tier."""
+    """A front, fastest first; where *width* is below 110 columns, without milliseconds, parameters and tier; below 80, with folded columns."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     columns = ["trial", "placement", "accuracy", "latency (95 % interval)", "p", "ms", "params", "tier"]
     for column in columns[: 8 if width >= 110 else 5]:
-        table.add_column(
-            column, justify="left" if column in ("placement", "tier") else "right", no_wrap=column != "placement", overflow="fold"
-        )
+        justify: Literal["left", "right"] = "left" if column in ("placement", "tier") else "right"
+        table.add_column(column, justify=justify, no_wrap=column != "placement" and width >= 80, overflow="fold")
     for m in members:
         spread = m.accuracy_sd if m.accuracy_sd is not None else m.accuracy_se
         row = (

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
-from ray.tune import Callback
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
@@ -29,6 +26,7 @@ from nasattn.attention import Placement
 from nasattn.errors import NasattnError, UsageError
 from nasattn.search.appraisal import Appraisal, Appraiser
 from nasattn.search.events import Event, TrialFinished, TrialReported, TrialStarted
+from nasattn.search.faults import FORCED, enqueue_again
 from nasattn.search.samplers import FLAT, make_sampler
 from nasattn.store import EvaluationRecord, State, Store
 
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
 OBJECTIVES = ["accuracy", "latency_ratio"]
 MODES = ["max", "min"]
-FORCED = "forced_placement"  # user attribute of an enqueued trial whose placement the space does not list
 REPEATS = 8  # suggestions known already that are accepted in a row, before one is drawn among the others
 DRAWS = 1000  # random placements tried for an unseen one before all are gone through
 TOO_SLOW = 40  # placements above the latency limit in a row, before the search gives up
@@ -91,7 +88,8 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         self.told = {e.placement for e in told if e.state == "COMPLETE"}
         self.deadline = time.monotonic() + config.time_budget if config.time_budget else math.inf
         self.running: dict[str, _Running] = {}
-        self.too_slow: list[tuple[float, str]] = []
+        self.too_slow: list[tuple[float, str]] = []  # in a row
+        self.known_slow: set[str] = set()
         self.exhausted = False
         self.problem: NasattnError | None = None
 
@@ -110,6 +108,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
             if self._is_known(trial, placement, identity):
                 repeats += 1
                 continue
+            repeats += str(placement) in self.known_slow
             appraisal = self._appraise(trial, placement, identity)
             if appraisal is None:
                 continue
@@ -134,7 +133,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
     def _ask_unseen(self) -> Trial | None:
         """A trial of a placement that is neither evaluated nor running; None when there is none left."""
         space = self.config.space
-        seen = self.told | {r.record.placement for r in self.running.values()}
+        seen = self.told | self.known_slow | {r.record.placement for r in self.running.values()}
         rng = np.random.default_rng((self.config.seed, self.counted, len(seen)))
         drawn = (Placement(tuple(tokens[rng.integers(len(tokens))] for tokens in space.tokens)) for _ in range(DRAWS))
         unseen = next((p for p in itertools.chain(drawn, space.placements()) if str(p) not in seen), None)
@@ -148,6 +147,8 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         """Whether this training is done or running already; then the trial is told its values, now or when they are there."""
         for running in self.running.values():
             if running.record.identity == identity:
+                trial.set_user_attr("params", running.record.params)
+                trial.set_user_attr("macs", running.record.macs)
                 running.followers.append(trial)
                 return True
         known = self.store.find_evaluation(identity)
@@ -192,6 +193,9 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         reason = f"above the latency limit {self.config.max_latency}: {latency.ms:.1f} ms, {latency.ratio:.3f}x; not trained"
         trial.set_user_attr("reason", reason)
         self.study.tell(trial, state=TrialState.PRUNED)
+        if str(placement) in self.known_slow:
+            return None
+        self.known_slow.add(str(placement))
         self._store_untrained(
             replace(self._record(trial, placement, identity, appraisal), state="PRUNED", error=reason), appraisal.latency_id
         )
@@ -261,7 +265,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         self.notify(TrialReported(running.record.trial, result["epoch"], self.config.fidelity.epochs, result["accuracy"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The trial's last result, or its end without one. A dead worker is told by :class:`DeadWorkers`, which knows why."""
+        """The trial's last result, or its end without one. A dead worker is told by :meth:`lose`, which knows why."""
         if error or trial_id not in self.running:
             return
         running = self.running[trial_id]
@@ -269,7 +273,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         if "error" in result:
             self.end(trial_id, "FAIL", reason=result["error"], traceback=result.get("traceback"), worker=result.get("worker"))
         elif not result.get("finished"):
-            self.end(trial_id, "INTERRUPTED", reason="the search was stopped during this trial")
+            self.stop(trial_id)
         else:
             self._note_epoch(running, result)
             wrong = (
@@ -278,6 +282,16 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
                 else f"accuracy is {result['accuracy']} after epoch {result['epoch']} (loss {result['loss']})"
             )
             self.end(trial_id, "FAIL" if wrong else "COMPLETE", reason=wrong, **{k: result[k] for k in ("accuracy", "seconds", "worker")})
+
+    def lose(self, trial_id: str, reason: str) -> None:
+        """The trial's worker died."""
+        self.end(trial_id, "FAIL", reason=reason)
+
+    def stop(self, trial_id: str) -> None:
+        """The trial was stopped with the search; its placement is queued for when the study goes on."""
+        trial = self.running[trial_id].trial
+        self.end(trial_id, "INTERRUPTED", reason="the search was stopped during this trial; its placement is queued again")
+        enqueue_again(self.study, trial)
 
     def end(self, trial_id: str, state: State, reason: str | None = None, **values: Any) -> None:
         """Tell Optuna, the store and the listener how a running trial ended."""
@@ -317,21 +331,3 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """See save."""
-
-
-class DeadWorkers(Callback):  # type: ignore[misc]
-    """Tells the search why Ray gave a trial up: its worker was killed, ran out of memory, or its node is gone."""
-
-    def __init__(self, search: PlacementSearch) -> None:
-        self.search = search
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.search.end(trial.trial_id, "FAIL", reason=f"the worker died: {_first_cause(trial.error_file)}")
-
-
-def _first_cause(error_file: str | None) -> str:
-    """One line of what Ray wrote of a failure: the exception's own line if there is one, else the first."""
-    text = Path(error_file).read_text(errors="replace") if error_file and Path(error_file).exists() else ""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Failure #")]
-    exceptions = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)]
-    return (exceptions or lines or ["no message"])[-1 if exceptions else 0]

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import shutil
+import socket
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -164,6 +165,8 @@ def reconcile(store: Store, study_name: str) -> None:
     import optuna
     from optuna.trial import TrialState
 
+    from nasattn.search.faults import enqueue_again
+
     for record in store.evaluations(study_name, state="RUNNING"):
         if record.id is not None:
             store.finish_evaluation(record.id, "INTERRUPTED", error="the driver ended during this trial")
@@ -171,16 +174,14 @@ def reconcile(store: Store, study_name: str) -> None:
         return
     study = optuna.load_study(study_name=study_name, storage=store.optuna)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        attrs = {k: v for k, v in trial.user_attrs.items() if k == "forced_placement"}
         store.optuna.set_trial_user_attr(trial._trial_id, "reason", "the driver ended during this trial; its placement is queued again")
         study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params or attrs:
-            study.enqueue_trial(trial.params, user_attrs=attrs)
+        enqueue_again(study, trial)
 
 
 def _enqueue_baseline(search: PlacementSearch) -> None:
     """The plain host is the first trial, also where the space does not list `none` in every stage."""
-    from nasattn.search.bridge import FORCED
+    from nasattn.search.faults import FORCED
 
     space, plain = search.config.space, search.config.space.plain()
     if plain in space:
@@ -213,7 +214,7 @@ def quiet_libraries() -> None:
 def _run_ray(config: StudyConfig, search: PlacementSearch, workers: int, address: str | None, start: Start | None) -> None:
     from ray import tune
 
-    from nasattn.search.bridge import DeadWorkers
+    from nasattn.search.faults import DeadWorkers
     from nasattn.search.worker import ProxyTrainable, start_proxy
 
     resources = {"cpu": 1.0, "gpu": config.gpus_per_trial} if config.device == "cuda" else {"cpu": 1.0}
@@ -222,13 +223,13 @@ def _run_ray(config: StudyConfig, search: PlacementSearch, workers: int, address
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(search_alg=search, num_samples=-1, max_concurrent_trials=workers, reuse_actors=True),
-            run_config=tune.RunConfig(name="search", storage_path=folder, verbose=0, callbacks=[DeadWorkers(search)]),
+            run_config=tune.RunConfig(name="search", storage_path=folder, verbose=0, callbacks=[DeadWorkers(search.lose)]),
         )
         try:
             tuner.fit()
         finally:
             for trial_id in list(search.running):
-                search.end(trial_id, "INTERRUPTED", reason="the search was stopped during this trial")
+                search.stop(trial_id)
 
 
 @contextmanager
@@ -237,6 +238,8 @@ def _ray(address: str | None, workers: int) -> Iterator[None]:
     import ray
 
     owned = not ray.is_initialized()
+    if owned and address is not None:
+        _check_reachable(address)
     if owned:
         local: dict[str, Any] = {"num_cpus": max(workers, 1), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         try:
@@ -251,6 +254,19 @@ def _ray(address: str | None, workers: int) -> Iterator[None]:
         ray._private.worker._worker_logs_enabled = True
         if owned:
             ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries a dead address for minutes. Raises NasattnError when nothing listens at HOST:PORT or ray://HOST:PORT."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:  # "auto" and "local"
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise NasattnError(
+            f"Ray cannot be reached at {address}: {error}; give the HOST:PORT of a running cluster, or leave --address out"
+        ) from None
 
 
 @contextmanager

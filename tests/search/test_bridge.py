@@ -129,6 +129,7 @@ def test_the_same_placement_in_flight_waits_for_the_first(store: Store, space_fi
     assert {t.state for t in trials} == {TrialState.COMPLETE}
     by_placement = {t.user_attrs["placement"]: t.values for t in trials if "reused" not in t.user_attrs}
     assert all(t.values == by_placement[t.user_attrs["placement"]] for t in trials)
+    assert all({"placement", "params", "macs"} <= set(t.user_attrs) for t in trials)
 
 
 def test_what_another_study_trained_is_free(store: Store, space_file: str) -> None:
@@ -173,6 +174,16 @@ def test_a_limit_is_evaluated_for_every_trial(store: Store, space_file: str) -> 
     search = begin(store, replace(configure(space_file, trials=3, seed=15), max_latency=MaxLatency(50, "x")), "limited")
     drive(search)
     assert all(t.system_attrs["constraints:max_latency"] < 0 for t in search.study.trials)
+
+
+def test_a_space_of_which_only_the_plain_host_is_fast_enough_is_exhausted(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "heavy.yaml"
+    path.write_text("host: nasattn_resnet18\nstages: {1: {none: , fsla: {cluster: [25, 49]}}, 2: {none: }, 3: {none: }, 4: {none: }}")
+    search = begin(store, configure(str(path), trials=10, seed=21, max_latency="1.01x"), "heavy")
+    assert drive(search) == ["none,none,none,none"]
+    assert search.is_over and search.problem is None
+    states = {e.placement: e.state for e in store.evaluations("heavy")}
+    assert states["fsla_c49,none,none,none"] == states["fsla_c25,none,none,none"] == "PRUNED"
 
 
 def test_the_time_budget_begins_nothing_new(store: Store, space_file: str) -> None:

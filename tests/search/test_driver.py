@@ -10,8 +10,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from nasattn.errors import StudyError, UsageError
-from nasattn.search.driver import SearchResult, plan, run_search
+from nasattn.errors import NasattnError, StudyError, UsageError
+from nasattn.search.driver import SearchResult, _check_reachable, plan, run_search
 from nasattn.search.events import Event, SearchStarted, TrialFinished, TrialReported, TrialStarted
 from nasattn.search.study import StudyConfig, make_config
 from nasattn.store import Store
@@ -130,6 +130,11 @@ def test_real_proxies_are_trained(space_file: str, url: str, ray_session: None) 
     (second,) = run_search(config, url.replace("studies", "others")).evaluations
     assert first.accuracy is not None and first.accuracy == second.accuracy
     assert [p["epoch"] for p in first.curve] == [1, 2]
+
+
+def test_an_unreachable_cluster_is_one_line() -> None:
+    with pytest.raises(NasattnError, match="Ray cannot be reached at 127.0.0.1:1: .*leave --address out"):
+        _check_reachable("127.0.0.1:1")
 
 
 def test_an_unbuildable_choice_is_found_before_anything_runs(tmp_path: Path, url: str) -> None:

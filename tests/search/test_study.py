@@ -72,13 +72,17 @@ def test_a_configuration_from_keys() -> None:
 
 
 def test_none_stands_for_the_default() -> None:
-    settings = {k: None for k in ("study", "task", "trials", "time_budget", "sampler", "max_latency", "device", "workers", "seed", "fidelity")}
+    settings = dict.fromkeys(("study", "task", "trials", "time_budget", "sampler", "max_latency", "device", "workers", "seed", "fidelity"))
     assert make_config({"space": "resnet18_stages", **settings}) == StudyConfig(SPACE)
 
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [("digits", "resnet18_stages-digits-s3"), ("torch/cifar100", "resnet18_stages-cifar100-s3"), ("/data/pets/", "resnet18_stages-pets-s3")],
+    [
+        ("digits", "resnet18_stages-digits-s3"),
+        ("torch/cifar100", "resnet18_stages-cifar100-s3"),
+        ("/data/pets/", "resnet18_stages-pets-s3"),
+    ],
 )
 def test_a_study_without_a_name_gets_one(task: str, name: str) -> None:
     assert StudyConfig(SPACE, task, seed=3).name == name
@@ -179,7 +183,7 @@ def test_there_is_a_study_to_begin_with() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("space: x\ntrial: 3", "unknown key 'trial'; Did you mean 'trials'? allowed: space, study,"),
+        ("space: x\ntrial: 3", "unknown key 'trial'; Did you mean 'trials'"),
         ("space: x\n7: 3", "unknown key 7; allowed: "),
         ("task: digits", "key 'space' is missing; name a space or a space file"),
         ("space: ", "key 'space' is missing; name a space or a space file"),
