@@ -182,11 +182,13 @@ def front(
 @app.command()
 def studies(storage: StorageOption = None, as_json: JsonOption = False) -> None:
     """List the studies of the database, and the shipped study files that `nasattn run` takes."""
-    from nasattn.api import default_storage
+    from nasattn.api import DEFAULT_STORAGE, default_storage
     from nasattn.report.tables import shipped_studies_table, studies_table, study_summaries
     from nasattn.store import Store
 
-    summaries = study_summaries(Store(default_storage(storage), create=False))
+    url = default_storage(storage)
+    begun = url != DEFAULT_STORAGE or Path(url.removeprefix("sqlite:///")).exists()
+    summaries = study_summaries(Store(url, create=False)) if begun else []
     if as_json:
         print(json.dumps(summaries, indent=2))
     else:

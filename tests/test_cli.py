@@ -141,6 +141,13 @@ def test_spaces_and_attentions(capsys: pytest.CaptureFixture[str]) -> None:
     assert "2202.09741" in read(capsys, "attentions")
 
 
+def test_studies_before_the_first_search(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NASATTN_STORAGE", raising=False)
+    text = read(capsys, "studies")
+    assert "no study yet" in text and "quickstart" in text
+
+
 def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     plan = json.loads(read(capsys, "search", "--space", "resnet18_stages", "--task", "digits", "--dry-run", "--json"))

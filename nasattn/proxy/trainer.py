@@ -62,8 +62,8 @@ def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module
     """The proxy network of *job*: ``(B, in_chans, R, R) -> (B, num_classes)``, initialised from the job's seed.
 
     Residual branches start alive (timm's zero-initialised last BatchNorm is set to one): in the few epochs of a proxy
-    a gate behind a branch that starts at zero learns nothing (measured on cued_digits: SGE in stage 2, 4 epochs, 0.94 instead of
-    0.46).
+    a gate behind a branch that starts at zero learns nothing (cued_digits, SGE in stage 2, the default fidelity: accuracy
+    0.95 instead of 0.27).
 
     Raises:
         TokenError: The placement does not fit the host or its proxy.
@@ -164,7 +164,8 @@ class ProxyTraining:
         right = torch.zeros((), device=self.device)
         for images, labels in zip(self.val_images.split(VAL_BATCH), self.val_labels.split(VAL_BATCH), strict=True):
             with self._autocast():
-                right += (self.model(self._prepare(images)).argmax(1) == labels).sum()
+                logits = self.model(self._prepare(images))
+            right += (logits.argmax(1) == labels).sum() + 0 * logits.sum()  # NaN where a logit is not finite
         return float(right) / len(self.val_labels)
 
     def _prepare(self, images: Tensor) -> Tensor:

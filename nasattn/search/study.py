@@ -15,6 +15,7 @@ from nasattn.search.samplers import SAMPLERS
 from nasattn.space import SearchSpace, load_space
 
 DEVICES = ("cpu", "cuda")
+MAX_SEED = 2**31 - 1  # of a database integer
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class StudyConfig:
         ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise UsageError(f"{name} must be an integer >= {least}, got {value!r}")
+        if self.seed > MAX_SEED:
+            raise UsageError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed}")
         if isinstance(self.gpus_per_trial, bool) or not isinstance(self.gpus_per_trial, (int, float)) or not self.gpus_per_trial > 0:
             raise UsageError(f"gpus_per_trial must be a number above 0, got {self.gpus_per_trial!r}")
         if not self.name:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -72,6 +74,9 @@ class Store:
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("version_table", VERSION_TABLE)
         with self.engine.begin() as connection:
+            lock = MIGRATION_LOCK.get(connection.dialect.name)
+            if lock is not None:
+                connection.exec_driver_sql(lock)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -223,6 +228,8 @@ class Store:
 
 
 SCHEMA_HEAD = "0001"
+# one process migrates, whole or not at all; those that come at the same moment wait and find it done
+MIGRATION_LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(4207130)"}
 
 
 def engine_options(url: str) -> dict[str, Any]:
@@ -233,8 +240,21 @@ def engine_options(url: str) -> dict[str, Any]:
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Set WAL; unlike all else in SQLite, switching to it does not wait for another process that is switching."""
+    deadline = time.monotonic() + SQLITE_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _study_id(session: Session, name: str) -> int:
@@ -285,11 +305,11 @@ def _evaluation_record(row: EvaluationRow, architecture: ArchitectureRow, latenc
     )
 
 
-def _utc(time: datetime | None) -> datetime | None:
+def _utc(moment: datetime | None) -> datetime | None:
     """SQLite forgets the zone of what is always UTC; PostgreSQL answers in the zone of its session."""
-    if time is None:
+    if moment is None:
         return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 __all__ = ["Base", "Store", "engine_options"]

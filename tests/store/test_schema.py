@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,3 +78,38 @@ def test_optuna_in_the_same_database(url: str, open_store: Callable[..., Store],
     assert optuna.load_study(study_name="one", storage=again.optuna).best_trials[0].values == [0.5, 1.1]
     assert len(again.optuna.get_all_studies()) == 1 + optuna_first
     assert again.studies() == []
+
+
+OPEN = """
+import sys, time
+import alembic.command
+from nasattn.store import Store
+time.sleep(max(0.0, float(sys.argv[2]) - time.time()))
+Store(sys.argv[1])
+"""
+
+
+def test_several_processes_may_open_a_new_database_at_once(url: str, open_store: Callable[..., Store]) -> None:
+    moment = str(time.time() + 2)
+    processes = [subprocess.Popen([sys.executable, "-c", OPEN, url, moment], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [(p.communicate()[1], p.returncode) for p in processes] == [("", 0)] * 3
+    assert version(open_store(url, create=False)) == [SCHEMA_HEAD]
+
+
+def test_a_migration_happens_whole_or_not_at_all(url: str, open_store: Callable[..., Store]) -> None:
+    """A driver that dies while it makes the tables leaves none, and the next one makes them all."""
+    made = []
+
+    def die(table: sa.Table, _connection: object, **_: object) -> None:
+        made.append(table.name)
+        if table.name == "nasattn_latency":
+            raise KeyboardInterrupt
+
+    sa.event.listen(sa.Table, "after_create", die)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Store(url)
+    finally:
+        sa.event.remove(sa.Table, "after_create", die)
+    assert "nasattn_study" in made
+    assert version(open_store(url)) == [SCHEMA_HEAD]

@@ -135,6 +135,9 @@ def test_a_known_training_is_found_in_any_study(begun: Store) -> None:
     assert found is not None and (found.id, found.accuracy) == (first, 0.5)
     assert [e.reused_from for e in begun.evaluations("two")] == [first]
     assert begun.find_evaluation("b" * 64) is None
+    reuse = begun.start_evaluation("two", HOST, trial(1, identity="b" * 64, reused_from=first), None)
+    begun.finish_evaluation(reuse, "COMPLETE", accuracy=0.5)
+    assert begun.find_evaluation("b" * 64) is None  # only what was trained is known, not what was reused
 
 
 def test_a_failed_training_is_not_taken_for_known(begun: Store) -> None:
