@@ -119,3 +119,11 @@ def test_flip_hides_left_from_right() -> None:
     assert straight[-1].loss < 0.1 and straight[-1].accuracy == 1
     assert flipped[-1].loss > 0.6  # log 2 = 0.69 is what guessing costs
     assert figures(train(sides, flip=True)) == figures(flipped)
+
+
+def test_weights_that_diverged_in_the_last_step_give_no_accuracy(digits: Task) -> None:
+    """The loss of the last step was still finite, so only the validation can tell."""
+    training = ProxyTraining(ProxyJob("nasattn_resnet18", "none,none,none,none", SMALL, Recipe()), digits)
+    with torch.no_grad():
+        training.model.fc.bias.fill_(math.nan)  # type: ignore[union-attr, operator]
+    assert math.isnan(training._validate())
