@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from nasattn.attention import Attention, Placement
@@ -56,6 +57,41 @@ class Host:
 
         model: nn.Module = timm.create_model(self.name, attn=str(self.placement(placement)), num_classes=num_classes, **kwargs)
         return model
+
+    def build_proxy(
+        self,
+        placement: str | Placement,
+        *,
+        width: float,
+        blocks: int,
+        stem_stride: int,
+        num_classes: int,
+        in_chans: int = 3,
+        device: torch.device | str | None = None,
+    ) -> nn.Module:
+        """The reduced model: ``(B, in_chans, H, W) -> (B, num_classes)``.
+
+        Args:
+            placement: At full width; the proxy carries it scaled.
+            width: Factor on the channels.
+            blocks: Blocks in each stage, at most the host's own.
+            stem_stride: 1, 2 or 4.
+            num_classes: Size of the output.
+            in_chans: Channels of the image.
+            device: Where to build; ``"meta"`` builds shapes only.
+
+        Raises:
+            TokenError: The placement does not fit the host or its proxy.
+        """
+        return self.proxy(
+            self.proxy_placement(placement, width),
+            width=width,
+            blocks=tuple(min(blocks, b) for b in self.blocks),
+            stem_stride=stem_stride,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            device=device,
+        )
 
     def proxy_placement(self, placement: str | Placement, width: float) -> Placement:
         """The placement as a proxy of *width* times the channels carries it (see :meth:`Attention.scaled`)."""

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nasattn.attention import Placement
 from nasattn.hosts import get_host
 from nasattn.proxy.fidelity import Fidelity, Recipe
 from nasattn.tasks import Task
@@ -69,12 +68,11 @@ def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module
         TokenError: The placement does not fit the host or its proxy.
     """
     torch.manual_seed(job.seed)
-    host = get_host(job.host)
     fidelity = job.fidelity
-    model = host.proxy(
-        host.proxy_placement(Placement.parse(job.placement), fidelity.width),
+    model = get_host(job.host).build_proxy(
+        job.placement,
         width=fidelity.width,
-        blocks=tuple(min(fidelity.blocks, b) for b in host.blocks),
+        blocks=fidelity.blocks,
         stem_stride=fidelity.stem_stride,
         num_classes=num_classes,
         in_chans=in_chans,

@@ -121,10 +121,10 @@ def check_buildable(config: StudyConfig) -> None:
         placement = Placement(tuple(t[min(row, len(t) - 1)] for t in config.space.tokens))
         try:
             host.build(placement, device="meta")
-            host.proxy(
-                host.proxy_placement(placement, fidelity.width),
+            host.build_proxy(
+                placement,
                 width=fidelity.width,
-                blocks=tuple(min(fidelity.blocks, b) for b in host.blocks),
+                blocks=fidelity.blocks,
                 stem_stride=fidelity.stem_stride,
                 num_classes=10,
                 device="meta",

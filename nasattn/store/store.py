@@ -70,6 +70,10 @@ class Store:
         from alembic import command
         from alembic.config import Config
 
+        if known is not None and known > SCHEMA_HEAD:
+            raise StorageError(
+                f"database {self.shown} has schema {known}, this nasattn knows up to {SCHEMA_HEAD}: use the newer nasattn that wrote it"
+            )
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("version_table", VERSION_TABLE)
@@ -104,7 +108,11 @@ class Store:
         from optuna.storages import RDBStorage
 
         with self._reported():
-            return RDBStorage(self.url, engine_kwargs=engine_options(self.url))
+            try:
+                return RDBStorage(self.url, engine_kwargs=engine_options(self.url))
+            except DBAPIError:  # another process may be creating Optuna's tables at this moment
+                time.sleep(2.0)
+                return RDBStorage(self.url, engine_kwargs=engine_options(self.url))
 
     def studies(self) -> list[StudyRecord]:
         """All studies, oldest first."""

@@ -18,6 +18,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import nasattn.store
+from nasattn.errors import StorageError
 from nasattn.store import Store
 from nasattn.store.models import Base
 from nasattn.store.store import SCHEMA_HEAD, VERSION_TABLE
@@ -113,3 +114,11 @@ def test_a_migration_happens_whole_or_not_at_all(url: str, open_store: Callable[
         sa.event.remove(sa.Table, "after_create", die)
     assert "nasattn_study" in made
     assert version(open_store(url)) == [SCHEMA_HEAD]
+
+
+def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'newer.db'}"
+    with Store(url).engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    with pytest.raises(StorageError, match="has schema 9999, this nasattn knows up to 0001"):
+        Store(url)
