@@ -10,7 +10,12 @@ from nasattn.attention.placement import Placement
 from nasattn.attention.token import Attention, Definition, Option, definitions, register_attention
 from nasattn.errors import TokenError
 
-__all__ = ["Attention", "Definition", "Option", "Placement", "create_attention", "list_attention", "register_attention"]
+__all__ = ["Attention", "Definition", "Option", "Placement", "create_attention", "list_attention", "parse", "register_attention"]
+
+
+def parse(token: str | Attention) -> Attention:
+    """Read a token; ``str(parse(token))`` is its canonical form. Raises TokenError (see :meth:`Attention.parse`)."""
+    return Attention.parse(token)
 
 
 OURS = ("none", "sb", "sge", "ela", "lka", "fsla")

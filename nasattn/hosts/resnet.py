@@ -272,8 +272,8 @@ def _register(name: str) -> None:
 
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> PlacementResNet:
         kwargs = {"block": block, "layers": layers, **kwargs}
-        if "attn" in kwargs and isinstance(kwargs["attn"], (list, tuple)):
-            kwargs["attn"] = ",".join(map(str, kwargs["attn"]))
+        if kwargs.get("attn") is not None:  # a string, so that timm can write it into a config.json
+            kwargs["attn"] = str(Placement.parse(kwargs["attn"], stages=len(layers)))
         model: PlacementResNet = build_model_with_cfg(
             PlacementResNet, f"nasattn_{name}", pretrained, pretrained_filter_fn=keep_attention_weights, **kwargs
         )

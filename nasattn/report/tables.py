@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def front_table(members: Sequence[FrontMember], title: str, width: int = 120) -> Table:
-    """A front, fastest first; where *width* is below 110 columns, without milliseconds, parameters and tier; below 80, with folded columns."""
+    """A front, fastest first; where *width* is below 120 columns, without milliseconds, parameters and tier; below 80, with folded columns."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     columns = ["trial", "placement", "accuracy", "latency (95 % interval)", "p", "ms", "params", "tier"]
-    for column in columns[: 8 if width >= 110 else 5]:
+    for column in columns[: 8 if width >= 120 else 5]:
         justify: Literal["left", "right"] = "left" if column in ("placement", "tier") else "right"
         table.add_column(column, justify=justify, no_wrap=column != "placement" and width >= 80, overflow="fold")
     for m in members:

@@ -169,20 +169,17 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
 
     def _appraise(self, trial: Trial, placement: Placement, identity: str) -> Appraisal | None:
         """Costs of the placement, written to the trial. None when it cannot be built or is above the latency limit: the trial is told so."""
+        params, macs = self.appraiser.count(placement)
+        trial.set_user_attr("params", params)
+        trial.set_user_attr("macs", macs)
         try:
             appraisal = self.appraiser.appraise(placement)
         except (RuntimeError, ValueError, MemoryError) as error:
             self._fail_unmeasured(trial, placement, identity, f"latency measurement failed: {type(error).__name__}: {error}")
             return None
         latency = appraisal.latency
-        attrs: dict[str, Any] = {
-            "params": appraisal.params,
-            "macs": appraisal.macs,
-            "latency_ms": round(latency.ms, 3),
-            "latency_interval": [round(latency.ratio_low, 4), round(latency.ratio_high, 4)],
-        }
-        for name, value in attrs.items():
-            trial.set_user_attr(name, value)
+        trial.set_user_attr("latency_ms", round(latency.ms, 3))
+        trial.set_user_attr("latency_interval", [round(latency.ratio_low, 4), round(latency.ratio_high, 4)])
         if self.config.max_latency is None:
             return appraisal
         excess = self.config.max_latency.excess(latency.ms, latency.ratio)
@@ -218,8 +215,6 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
 
     def _fail_unmeasured(self, trial: Trial, placement: Placement, identity: str, reason: str) -> None:
         params, macs = self.appraiser.count(placement)
-        trial.set_user_attr("params", params)
-        trial.set_user_attr("macs", macs)
         trial.set_user_attr("reason", reason)
         self.study.tell(trial, state=TrialState.FAIL)
         record = EvaluationRecord(

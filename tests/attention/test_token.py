@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nasattn.attention import Attention, Placement, create_attention, list_attention
+from nasattn.attention import Attention, Placement, create_attention, list_attention, parse
 from nasattn.attention import token as token_module
 from nasattn.attention.token import Option, register_attention
 from nasattn.errors import NasattnError, TokenError
@@ -246,3 +246,8 @@ def test_taken_names_are_refused() -> None:
     with pytest.raises(TokenError, match="'sge' is registered already"):
         register_attention("sge")(nn.Identity)
     assert isinstance(create_attention("sge_g2", 4), nn.Module) and not isinstance(create_attention("sge_g2", 4), nn.Identity)
+
+
+def test_parse_is_the_short_form() -> None:
+    assert str(parse("lka")) == "lka_k21_d3"
+    assert parse(str(parse("ela_k5_c1_n32"))) == Attention.parse("ela_t")

@@ -73,8 +73,8 @@ def test_every_attention_of_a_full_host_is_where_its_stage_says() -> None:
     assert model.fc.out_features == 10
 
 
-@pytest.mark.parametrize(("channels", "width", "scaled"), [(64, 0.125, 8), (64, 1, 64), (64, 0.1, 8), (64, 0.01, 4), (512, 0.3, 152)])
-def test_widths_are_multiples_of_four(channels: int, width: float, scaled: int) -> None:
+@pytest.mark.parametrize(("channels", "width", "scaled"), [(64, 0.125, 8), (64, 1, 64), (64, 0.1, 8), (64, 0.01, 8), (512, 0.3, 152)])
+def test_widths_are_multiples_of_eight(channels: int, width: float, scaled: int) -> None:
     assert scale_channels(channels, width) == scaled
 
 
