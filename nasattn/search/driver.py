@@ -34,6 +34,7 @@ RAY_ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would start every worker through uv
     "RAY_worker_niceness": "0",  # Ray's 15 starves the workers on a machine that does anything else
     "RAY_AIR_NEW_OUTPUT": "0",  # its table is not our user interface
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative NASATTN_DATA means the same to a worker as to the driver
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report without an objective must not end the search
 }

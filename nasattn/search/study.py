@@ -13,6 +13,7 @@ from nasattn.errors import StudyError, UsageError, did_you_mean
 from nasattn.proxy import Fidelity, ProxyJob, Recipe
 from nasattn.search.samplers import SAMPLERS
 from nasattn.space import SearchSpace, load_space
+from nasattn.tasks import list_tasks
 
 DEVICES = ("cpu", "cuda")
 MAX_SEED = 2**31 - 1  # of a database integer
@@ -51,7 +52,7 @@ class StudyConfig:
 
     Attributes:
         space: What may be placed where.
-        task: Name of a task, or a folder.
+        task: Name of a task, or a folder, whose path is made absolute.
         fidelity: How far proxies are reduced.
         recipe: How they are trained.
         name: Of the study; made from space, task and seed when empty.
@@ -99,6 +100,9 @@ class StudyConfig:
             raise UsageError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed}")
         if isinstance(self.gpus_per_trial, bool) or not isinstance(self.gpus_per_trial, (int, float)) or not self.gpus_per_trial > 0:
             raise UsageError(f"gpus_per_trial must be a number above 0, got {self.gpus_per_trial!r}")
+        if Path(self.task).is_dir() and self.task not in list_tasks():
+            # the same folder from wherever the study is continued, and for workers, which run elsewhere
+            object.__setattr__(self, "task", str(Path(self.task).resolve()))
         if not self.name:
             task = Path(self.task).name or "folder"
             object.__setattr__(self, "name", f"{self.space.name}-{task}-s{self.seed}")

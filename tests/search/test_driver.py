@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from PIL import Image
 
 from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.search.driver import SearchResult, _check_reachable, plan, run_search
@@ -130,6 +131,21 @@ def test_real_proxies_are_trained(space_file: str, url: str, ray_session: None) 
     (second,) = run_search(config, url.replace("studies", "others")).evaluations
     assert first.accuracy is not None and first.accuracy == second.accuracy
     assert [p["epoch"] for p in first.curve] == [1, 2]
+
+
+def test_a_folder_of_images_may_be_named_from_here(
+    space_file: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: None
+) -> None:
+    """Workers run in another directory than the driver."""
+    for split in ("train", "val"):
+        for label, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+            (tmp_path / "images" / split / label).mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (30 + i, 40), colour).save(tmp_path / "images" / split / label / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    (evaluation,) = run_search(configure(space_file, task="images", trials=1), url).evaluations
+    assert (evaluation.state, evaluation.error) == ("COMPLETE", None)
+    assert Store(url).study("s").config["task"] == str(tmp_path / "images")
 
 
 def test_an_unreachable_cluster_is_one_line() -> None:
