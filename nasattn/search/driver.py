@@ -19,7 +19,7 @@ from nasattn.attention import Placement
 from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.front import FrontMember, front
 from nasattn.hosts import get_host
-from nasattn.search.events import Event, Listener, SearchStarted
+from nasattn.search.events import Event, SearchStarted
 from nasattn.search.study import StudyConfig, check_same
 from nasattn.store import EvaluationRecord, Store, StudyRecord
 from nasattn.tasks import Task, TaskRequest, load_task
@@ -93,7 +93,7 @@ def run_search(
     from nasattn.search.bridge import PlacementSearch
 
     reconcile(store, config.name)
-    listener = listener or Listener()
+    listener = listener or (lambda event: None)
     appraiser = Appraiser(store, config.space.host, config.device, config.batch)
     search = PlacementSearch(config, store, appraiser, store.evaluations(config.name), listener)
     if not search.study.get_trials(deepcopy=False):

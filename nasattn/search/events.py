@@ -45,10 +45,3 @@ class TrialFinished:
 
 
 Event = SearchStarted | TrialStarted | TrialReported | TrialFinished
-
-
-class Listener:
-    """Watches a search. The default ignores everything."""
-
-    def __call__(self, event: Event) -> None:
-        """Called in the driver's process for every event."""
