@@ -33,6 +33,8 @@ def find_yaml(folder: str, name_or_file: str, error: type[UsageError]) -> Path:
     if name_or_file in list_yaml(folder):
         return shipped(folder) / f"{name_or_file}.yaml"
     known = list_yaml(folder)
+    if f"{name_or_file}_stages" in known:  # `resnet50` for the space `resnet50_stages`
+        return shipped(folder) / f"{name_or_file}_stages.yaml"
     raise error(
         f"unknown name {name_or_file!r} in {folder}: {did_you_mean(name_or_file, known)}allowed: {', '.join(known)}, or the path of a .yaml file"
     )

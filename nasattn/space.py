@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasattn.attention import Attention, Placement, list_attention
+from nasattn.attention import Attention, Placement, Where, list_attention
 from nasattn.attention.token import definitions
+from nasattn.attention.where import name_blocks
 from nasattn.config import find_yaml, list_yaml, read_yaml
 from nasattn.errors import SpaceError, TokenError, UsageError, did_you_mean
 from nasattn.hosts import Host, get_host
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 SPACE_KEYS = ("host", "description", "stages")
+WHERE_KEYS = ("blocks", "position", "shared")  # of every attention, beside its own options
+ANY_MASK_LIMIT = 10  # blocks: `blocks: any` stands for 2^blocks - 1 masks
 
 
 @dataclass(frozen=True)
@@ -28,17 +31,25 @@ class Choice:
 
     Attributes:
         name: As a token begins: ``none``, ``sge``, ``ela_t``.
-        options: ``(keyword, values)`` pairs; options not named keep the paper's value.
+        options: ``(keyword, values)`` pairs; options not named keep the paper's value. Besides the attention's own options
+            ``blocks``, ``position`` and ``shared``, which say where in the stage it sits (see :class:`Where`).
     """
 
     name: str
-    options: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    options: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
-    def attentions(self) -> Iterator[Attention]:
-        """Every attention this choice stands for, in the order of its lists."""
+    def combinations(self) -> Iterator[tuple[dict[str, Any], Attention]]:
+        """Every combination of the options' values and the attention it means, in the order of the lists."""
         keywords = [k for k, _ in self.options]
         for values in itertools.product(*(v for _, v in self.options)):
-            yield Attention.make(self.name, **dict(zip(keywords, values, strict=True)))
+            combination = dict(zip(keywords, values, strict=True))
+            yield combination, self.attention(combination)
+
+    def attention(self, combination: Mapping[str, Any]) -> Attention:
+        """The attention that one value for each option means."""
+        where = {k: v for k, v in combination.items() if k in WHERE_KEYS}
+        attention = Attention.make(self.name, **{k: v for k, v in combination.items() if k not in WHERE_KEYS})
+        return attention.placed(Where(**where)) if where else attention
 
 
 @dataclass(frozen=True)
@@ -68,11 +79,11 @@ class SearchSpace:
             raise SpaceError(
                 f"{self.where('stages')}: {len(self.stages)} stages, but {self.host} has {len(host.stages)}; give 1 to {len(host.stages)}"
             )
-        for number, (choices, channels) in enumerate(zip(self.stages, host.channels, strict=True), start=1):
+        for number, choices in enumerate(self.stages, start=1):
             if not choices:
                 raise SpaceError(f"{self.where(f'stages.{number}')}: no attention to choose from; list at least `none:`")
             for choice in choices:
-                self._check_choice(number, choice, channels)
+                self._check_choice(number, choice, host)
 
     def _get_host(self) -> Host:
         try:
@@ -80,14 +91,16 @@ class SearchSpace:
         except UsageError as error:
             raise SpaceError(f"{self.where('host')}: {error}") from None
 
-    def _check_choice(self, number: int, choice: Choice, channels: int) -> None:
+    def _check_choice(self, number: int, choice: Choice, host: Host) -> None:
         key = self.where(f"stages.{number}.{choice.name}")
         try:
-            for attention in choice.attentions():
-                if wrong := attention.problem(channels):
+            for _, attention in choice.combinations():
+                try:
+                    host.attention(attention, number)
+                except TokenError as error:
                     raise SpaceError(
-                        f"{key}: {attention} does not fit stage {number} of {self.host}: {wrong}; remove that value from stage {number}"
-                    )
+                        f"{key}: {attention} does not fit stage {number} of {self.host}: {error}; remove that value from stage {number}"
+                    ) from None
         except TokenError as error:
             raise SpaceError(f"{key}: {error}; remove or change that value") from None
 
@@ -97,8 +110,12 @@ class SearchSpace:
 
     @cached_property
     def tokens(self) -> tuple[tuple[Attention, ...], ...]:
-        """For each stage every attention it may carry, without repetition."""
-        return tuple(tuple(dict.fromkeys(a for choice in choices for a in choice.attentions())) for choices in self.stages)
+        """For each stage every attention it may carry, in the host's canonical form and without repetition."""
+        host = get_host(self.host)
+        return tuple(
+            tuple(dict.fromkeys(host.attention(a, number) for choice in choices for _, a in choice.combinations()))
+            for number, choices in enumerate(self.stages, start=1)
+        )
 
     @property
     def size(self) -> int:
@@ -112,6 +129,10 @@ class SearchSpace:
     def plain(self) -> Placement:
         """The baseline: ``none`` in every stage, whether or not the space lists it."""
         return get_host(self.host).plain()
+
+    def native(self) -> Placement:
+        """The host's original form, such as ``se`` in every stage of an EfficientNet; often :meth:`plain`."""
+        return get_host(self.host).native
 
     def __contains__(self, placement: Placement) -> bool:
         return len(placement) == len(self.tokens) and all(a in t for a, t in zip(placement, self.tokens, strict=True))
@@ -134,7 +155,7 @@ class SearchSpace:
         choices = {c.name: c for c in self.stages[stage]}
         name = trial.suggest_categorical(f"stage{stage + 1}", list(choices))
         options = {k: trial.suggest_categorical(f"stage{stage + 1}.{name}.{k}", list(v)) for k, v in choices[name].options}
-        return Attention.make(name, **options)
+        return get_host(self.host).attention(choices[name].attention(options), stage + 1)
 
     def params(self, placement: Placement, flat: bool = False) -> dict[str, Any]:
         """The Optuna parameters under which :meth:`suggest` gives *placement*.
@@ -148,11 +169,14 @@ class SearchSpace:
             return {f"stage{i}.token": str(a) for i, a in enumerate(placement, start=1)}
         params: dict[str, Any] = {}
         for number, (attention, choices) in enumerate(zip(placement, self.stages, strict=True), start=1):
-            choice = next(c for c in choices if attention in c.attentions())
-            params[f"stage{number}"] = choice.name
-            values = dict(attention.options)
-            params.update({f"stage{number}.{choice.name}.{k}": values[k] for k, _ in choice.options})
+            name, values = self._find(number, choices, attention)
+            params[f"stage{number}"] = name
+            params.update({f"stage{number}.{name}.{k}": v for k, v in values.items()})
         return params
+
+    def _find(self, number: int, choices: tuple[Choice, ...], attention: Attention) -> tuple[str, dict[str, Any]]:
+        host = get_host(self.host)
+        return next((c.name, values) for c in choices for values, a in c.combinations() if host.attention(a, number) == attention)
 
     def to_dict(self) -> dict[str, Any]:
         """The space as its YAML file would say it, for the study's record."""
@@ -190,9 +214,10 @@ class SearchSpace:
 
 def _read_stages(stages: Mapping[Any, Any], host_name: str, source: str) -> tuple[tuple[Choice, ...], ...]:
     try:
-        count = len(get_host(host_name).stages)
+        slots = get_host(host_name).stages
     except UsageError as error:
         raise SpaceError(f"{source}: host: {error}") from None
+    count = len(slots)
     keys = {str(k): v for k, v in stages.items()}
     numbers = [str(i) for i in range(1, count + 1)]
     for key in keys:
@@ -203,34 +228,52 @@ def _read_stages(stages: Mapping[Any, Any], host_name: str, source: str) -> tupl
     missing = [n for n in numbers if n not in keys and "all" not in keys]
     if missing:
         raise SpaceError(f"{source}: stages: stage {missing[0]} of {host_name} is missing; add `{missing[0]}:` or `all:`")
-    return tuple(_read_choices(keys.get(n, keys.get("all")), f"{source}: stages.{n if n in keys else 'all'}") for n in numbers)
+    return tuple(
+        _read_choices(keys.get(n, keys.get("all")), f"{source}: stages.{n if n in keys else 'all'}", offered.blocks)
+        for n, offered in zip(numbers, slots, strict=True)
+    )
 
 
-def _read_choices(choices: Any, where: str) -> tuple[Choice, ...]:
+def _read_choices(choices: Any, where: str, blocks: int) -> tuple[Choice, ...]:
     if not isinstance(choices, dict):
         raise SpaceError(f"{where}: must map attentions to their options, such as `sge: {{groups: [16, 32]}}`, got {choices!r}")
-    return tuple(_read_choice(name, options, where) for name, options in choices.items())
+    return tuple(_read_choice(name, options, where, blocks) for name, options in choices.items())
 
 
-def _read_choice(name: Any, options: Any, where: str) -> Choice:
+def _read_choice(name: Any, options: Any, where: str, blocks: int) -> Choice:
     if name not in list_attention():
         hint = did_you_mean(str(name), list_attention())
         raise SpaceError(f"{where}.{name}: unknown attention; {hint}allowed: {', '.join(list_attention())}")
-    known = [o.keyword for o in definitions()[name.partition("_")[0]].options]
+    definition = definitions()[name.partition("_")[0]]
+    known = [*(o.keyword for o in definition.options), *(WHERE_KEYS if definition.form != "none" else ())]
     options = {} if options is None else options
     if not isinstance(options, dict):
         raise SpaceError(
             f"{where}.{name}: must map options to lists, such as `{{{known[0] if known else 'option'}: [1, 2]}}`, got {options!r}"
         )
-    for keyword, values in options.items():
-        key = f"{where}.{name}.{keyword}"
+    for keyword in options:
         if keyword not in known:
-            raise SpaceError(f"{key}: unknown option; {did_you_mean(str(keyword), known)}allowed: {', '.join(known) or 'none'}")
-        if not isinstance(values, list) or not values or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-            raise SpaceError(f"{key}: must be a list of integers, such as [16, 32], got {values!r}")
-        if len(set(values)) < len(values):
-            raise SpaceError(f"{key}: {values!r} names a value twice; name it once")
-    return Choice(name, tuple((k, tuple(v)) for k, v in options.items()))
+            raise SpaceError(
+                f"{where}.{name}.{keyword}: unknown option; {did_you_mean(str(keyword), known)}allowed: {', '.join(known) or 'none'}"
+            )
+    return Choice(name, tuple((k, _read_values(k, v, f"{where}.{name}.{k}", blocks)) for k, v in options.items()))
+
+
+def _read_values(keyword: str, values: Any, key: str, blocks: int) -> tuple[Any, ...]:
+    if keyword == "blocks" and values == "any":
+        if blocks > ANY_MASK_LIMIT:
+            raise SpaceError(f"{key}: `any` stands for 2^{blocks} - 1 masks here; list those that matter, such as [every, last, even]")
+        masks = ("b" + "".join(bits) for bits in itertools.product("01", repeat=blocks) if "1" in bits)
+        return tuple(name_blocks(Where(mask).carriers(blocks), blocks) for mask in masks)
+    kind, example = {"blocks": (str, "[every, last, b0101], or `any` for every mask"), "position": (str, "[out, mid]"), "shared": (bool, "[false, true]")}.get(
+        keyword, (int, "[16, 32]")
+    )  # fmt: skip
+    if not isinstance(values, list) or not values or not all(type(v) is kind for v in values):
+        what = {int: "integers", str: "words", bool: "true or false"}[kind]
+        raise SpaceError(f"{key}: must be a list of {what}, such as {example}, got {values!r}")
+    if len(set(values)) < len(values):
+        raise SpaceError(f"{key}: {values!r} names a value twice; name it once")
+    return tuple(values)
 
 
 def list_spaces() -> list[str]:

@@ -135,6 +135,11 @@ def test_spaces_and_attentions(capsys: pytest.CaptureFixture[str]) -> None:
     assert spaces["resnet50_stages"]["placements"] == 17**4
     assert "lka_k21_d3" in spaces["resnet50_stages"]["stages"]["1"]
     assert "sge_g64" in read(capsys, "spaces", "resnet50_stages")
+    assert {"nasattn_resnet50", "van_b0", "boat_swin_tiny"} <= set(read(capsys, "hosts").splitlines())
+    assert "@mid 64 x3" in read(capsys, "hosts", "nasattn_resnet50")
+    described = json.loads(read(capsys, "hosts", "nasattn_mobilenetv3_large_100", "--json"))
+    assert described["native"] == "none,none,se,se@b000011,se"
+    assert described["stages"][1]["channels"] == {"mid": [64, 72], "out": [24, 24]}
     tokens = {a["token"]: a for a in json.loads(read(capsys, "attentions", "--json"))}
     assert list(tokens)[:3] == ["none", "sb", "sge_g64"]
     assert tokens["ela_l"]["params_at_256"] == 58 * 256
@@ -177,7 +182,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["front", "x", "--storage", "sqlite:///absent.db"], "run `nasattn search` first"),
     (["front"], "Missing argument"),
     (["bogus"], "No such command 'bogus'"),
-    (["spaces", "nope"], "allowed: resnet18_stages, resnet50_stages"),
+    (["spaces", "nope"], "allowed: boat_swin_tiny_stages, convnext_tiny_stages,"),
     (["latency", "nasattn_resnet51", "none"], "Did you mean 'nasattn_resnet50'"),
     (["latency", "nasattn_resnet18", "none,ela"], "four variants"),
     (["latency", "nasattn_resnet18", "none,sge_g33,none,none"], "33 groups do not divide 128 channels"),
@@ -219,7 +224,9 @@ def test_an_empty_image_folder_is_one_line(capsys: pytest.CaptureFixture[str], t
     assert "no folder train/" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["search", "run", "front", "studies", "spaces", "attentions", "show", "export", "dashboard", "latency"])
+@pytest.mark.parametrize(
+    "command", ["search", "run", "front", "studies", "spaces", "hosts", "attentions", "show", "export", "dashboard", "latency"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = read(capsys, command, "--help")
     assert "Usage:" in text

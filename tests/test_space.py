@@ -185,7 +185,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for missing in (tmp_path / "other.yaml", tmp_path / "folder.yml"):
         (tmp_path / "folder.yml").mkdir(exist_ok=True)
         with pytest.raises(
-            SpaceError, match=rf"no file .*{missing.name}: give the path of a YAML file, or .* resnet18_stages, resnet50_stages"
+            SpaceError, match=rf"no file .*{missing.name}: give the path of a YAML file, or .* resnet18_stages, .*resnet50_stages"
         ):
             load_space(missing)
     with pytest.raises(
@@ -210,5 +210,5 @@ def test_a_space_made_in_python_is_checked_too(host: str, stages: int, message: 
 
 def test_choices_come_in_the_files_order() -> None:
     choice = Choice("lka", (("kernel", (21, 7)), ("dilation", (3, 2))))
-    assert [str(a) for a in choice.attentions()] == ["lka_k21_d3", "lka_k21_d2", "lka_k7_d3", "lka_k7_d2"]
-    assert list(Choice("sb").attentions()) == [Attention.parse("sb")]
+    assert [str(a) for _, a in choice.combinations()] == ["lka_k21_d3", "lka_k21_d2", "lka_k7_d3", "lka_k7_d2"]
+    assert list(Choice("sb").combinations()) == [({}, Attention.parse("sb"))]

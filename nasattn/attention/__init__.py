@@ -6,11 +6,27 @@ import torch
 from torch import nn
 
 from nasattn.attention import comparison, ela, fsla, lka, none, sge, spatial_bias  # noqa: F401  (they register themselves)
+from nasattn.attention.insertion import IdentityStart, Residual, ZeroStart
 from nasattn.attention.placement import Placement
 from nasattn.attention.token import Attention, Definition, Option, definitions, register_attention
+from nasattn.attention.where import Where
 from nasattn.errors import TokenError
+from nasattn.plugins import load_plugins
 
-__all__ = ["Attention", "Definition", "Option", "Placement", "create_attention", "list_attention", "parse", "register_attention"]
+__all__ = [
+    "Attention",
+    "Definition",
+    "IdentityStart",
+    "Option",
+    "Placement",
+    "Residual",
+    "Where",
+    "ZeroStart",
+    "create_attention",
+    "list_attention",
+    "parse",
+    "register_attention",
+]
 
 
 def parse(token: str | Attention) -> Attention:
@@ -38,6 +54,7 @@ def create_attention(
     channels: int,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    identity_start: bool = False,
 ) -> nn.Module:
     """Build the module that *token* names.
 
@@ -46,17 +63,33 @@ def create_attention(
         channels: C of the feature map, ``(B, C, H, W)``.
         device: Where to put the parameters; ``"meta"`` builds shapes only.
         dtype: Of the parameters.
+        identity_start: Give a module that returns its input unchanged until it is trained, to put into
+            a pretrained network. An attention that is a branch, such as ``fsla``, then has its shortcut within.
 
     Returns:
         A module ``(B, C, H, W) -> (B, C, H, W)``; for ``sb``, ``(B, C, H, W) -> (B, maps, P, P)`` (see SpatialBias).
 
     Raises:
-        TokenError: The token cannot be read, or does not fit *channels*.
+        TokenError: The token cannot be read, does not fit *channels*, says where in a stage it sits (only a host can place
+            it), or widens its block, so that only a host can let it start as the identity.
     """
     attention = Attention.parse(token)
+    if attention.where != Where():
+        raise TokenError(f"attention {attention}: a single module has no place in a stage; write {attention.module_token!r}")
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
         raise TokenError(f"attention {attention}: channels must be an integer >= 1, got {channels!r}")
     if wrong := attention.problem(channels):
         raise TokenError(f"attention {attention}: {wrong}")
     options = {k: v for k, v in attention.options if v is not None}
-    return attention.definition.build(channels, **options, device=device, dtype=dtype)
+    module = attention.definition.build(channels, **options, device=device, dtype=dtype)
+    if not identity_start or attention.form == "none":
+        return module
+    if attention.form == "widening":
+        raise TokenError(
+            f"attention {attention} widens its block: only a host can let it start as the identity; "
+            f"build the model with `attn={attention}, identity_start=True`"
+        )
+    return Residual(ZeroStart(module, device, dtype)) if attention.form == "branch" else IdentityStart(module, device, dtype)
+
+
+load_plugins("nasattn.attentions")

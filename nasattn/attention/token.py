@@ -1,19 +1,21 @@
 """Tokens: the short strings that name one configured attention, and the registry they are read by.
 
 A token is ``name`` followed by ``_<letter><integer>`` options: ``sge_g32``, ``lka_k21_d3``. Options that are left out
-take the paper's values. ``str(Attention.parse(t))`` is the canonical form and parses back to the same attention.
+take the paper's values. Words behind ``@`` say where inside the stage it sits (see :mod:`nasattn.attention.where`).
+``str(Attention.parse(t))`` is the canonical form and parses back to the same attention.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
 from torch import nn
 
+from nasattn.attention.where import EVERYWHERE, Where
 from nasattn.errors import TokenError, did_you_mean
 
 Form = Literal["gate", "branch", "widening", "none"]
@@ -30,6 +32,7 @@ class Option:
         minimum: The smallest value allowed.
         shown: Printed in the canonical token even at its default.
         counts_groups: The value is a number of groups of channels, so it scales with a proxy's width.
+        derived: Gives the value that None stands for from the other options, so that naming it changes nothing.
     """
 
     letter: str
@@ -38,6 +41,7 @@ class Option:
     minimum: int = 1
     shown: bool = False
     counts_groups: bool = False
+    derived: Callable[[Mapping[str, int | None]], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,16 @@ class Attention:
     Attributes:
         name: A registered name, or ``none``.
         options: ``(keyword, value)`` pairs in the definition's order. A value of None is derived by the module.
+        where: In which blocks of its stage it sits, and how.
     """
 
     name: str
     options: tuple[tuple[str, int | None], ...] = ()
+    where: Where = EVERYWHERE
 
     @classmethod
     def parse(cls, token: str | Attention) -> Attention:
-        """Read a token such as ``sge_g32``.
+        """Read a token such as ``sge_g32`` or ``sge_g32@last``.
 
         Raises:
             TokenError: Unknown name or option, or a value out of range; the message says what is allowed.
@@ -151,6 +157,9 @@ class Attention:
             if isinstance(value, bool) or not isinstance(value, int) or value < known[keyword].minimum:
                 raise TokenError(f"attention {name!r}: option {keyword!r} must be an integer >= {known[keyword].minimum}, got {value!r}")
             values[keyword] = value
+        for option in definition.options:
+            if option.derived is not None and values[option.keyword] == option.derived(values):
+                values[option.keyword] = None
         attention = cls(definition.name, tuple(values.items()))
         if definition.check is not None and (wrong := definition.check(0, values)):
             raise TokenError(f"attention {attention}: {wrong}")
@@ -163,6 +172,12 @@ class Attention:
     @property
     def form(self) -> Form:
         return self.definition.form
+
+    def placed(self, where: Where) -> Attention:
+        """The same attention at another place of its stage. Raises TokenError for ``none``, which has no place."""
+        if self.form == "none" and where != EVERYWHERE:
+            raise TokenError(f"token '{self.name}{where}': {self.name!r} inserts nothing, so it takes no place; write {self.name!r}")
+        return replace(self, where=where)
 
     def problem(self, channels: int) -> str | None:
         """What keeps this attention from being built for *channels* channels, or None."""
@@ -184,9 +199,14 @@ class Attention:
                 return value
             return min(divisors, key=lambda d: abs(d - value * width))
 
-        return Attention(self.name, tuple((k, scale(k, v)) for k, v in self.options))
+        return replace(self, options=tuple((k, scale(k, v)) for k, v in self.options))
 
     def __str__(self) -> str:
+        return f"{self.module_token}{self.where}"
+
+    @property
+    def module_token(self) -> str:
+        """The canonical token without its place: what the module is, wherever it sits."""
         values = dict(self.options)
         for variant, fixed in self.definition.variants.items():
             if all(values[k] == v for k, v in fixed.items()):
@@ -206,7 +226,8 @@ def _print_options(options: Any, values: Mapping[str, int | None]) -> list[str]:
 
 @cache
 def _parse(token: str) -> Attention:
-    name, *words = token.split("_")
+    module, *places = token.split("@")
+    name, *words = module.split("_")
     definition = _lookup(name, token)
     letters = {o.letter: o.keyword for o in definition.options}
     options: dict[str, int] = {}
@@ -218,7 +239,8 @@ def _parse(token: str) -> Attention:
         if letters[match[1]] in options:
             raise TokenError(f"token {token!r}: option {match[1]!r} is given twice; give it once")
         options[letters[match[1]]] = int(match[2])
-    return Attention.make(name + variant, **options)
+    attention = Attention.make(name + variant, **options)
+    return attention.placed(Where.parse(places, token)) if places else attention
 
 
 def _lookup(name: str, token: str) -> Definition:

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from nasattn.hosts import resnet  # noqa: F401  (registers itself)
-from nasattn.hosts.host import Host, get_host, list_hosts, register_host
+from nasattn.hosts import convnext, cswin, efficientnet, regnet, resnet, swin, van  # noqa: F401  (they register themselves)
+from nasattn.hosts.block import PlacedBlock
+from nasattn.hosts.family import Family, PlacedModel, build_placed, keep_attention_weights
+from nasattn.hosts.host import Host, get_host, list_hosts, register_host, scale_channels
+from nasattn.plugins import load_plugins
 
-__all__ = ["Host", "get_host", "list_hosts", "register_host"]
+__all__ = [
+    "Family",
+    "Host",
+    "PlacedBlock",
+    "PlacedModel",
+    "build_placed",
+    "get_host",
+    "keep_attention_weights",
+    "list_hosts",
+    "register_host",
+    "scale_channels",
+]
+
+load_plugins("nasattn.hosts")

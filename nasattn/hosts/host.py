@@ -4,48 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
 from nasattn.attention import Attention, Placement
-from nasattn.errors import TokenError, UsageError, did_you_mean
+from nasattn.errors import UsageError, did_you_mean
+from nasattn.hosts.family import Family, StageSlots, canonical
 
 
 @dataclass(frozen=True)
 class Host:
-    """A backbone with a slot for one attention per stage.
+    """A backbone with a slot for one attention per stage, registered with timm as *name*.
 
     Attributes:
-        name: The timm model name, such as ``nasattn_resnet50``.
-        stages: The stages' module names, ``("layer1", ...)``.
-        channels: C of the feature map that each stage's attention sees.
-        blocks: Number of blocks in each stage.
+        name: The timm model name, such as ``nasattn_resnet50``, whose argument ``attn`` is the placement.
+        family: How its models are cut into stages and blocks.
+        plain_model: How the plain network is built, for the family's proxy.
         resolution: Deployment resolution in pixels.
-        proxy: ``proxy(placement, width=, blocks=, stem_stride=, num_classes=, in_chans=, device=) -> nn.Module``.
-        expansion: Factor from a stage's width, which a proxy scales, to its ``channels``.
     """
 
     name: str
-    stages: tuple[str, ...]
-    channels: tuple[int, ...]
-    blocks: tuple[int, ...]
-    resolution: int
-    proxy: Callable[..., nn.Module]
-    expansion: int = 1
+    family: Family
+    plain_model: Callable[[], Any]
+    resolution: int = 224
+
+    @cached_property
+    def stages(self) -> tuple[StageSlots, ...]:
+        """What each stage offers, read from the network itself (built on the meta device once)."""
+        return self._built[0]
+
+    @cached_property
+    def native(self) -> Placement:
+        """The placement of the network's original form, which ``attn=None`` builds."""
+        return self._built[1]
+
+    @cached_property
+    def _built(self) -> tuple[tuple[StageSlots, ...], Placement]:
+        import timm
+
+        model = timm.create_model(self.name, device="meta")
+        return self.family.slots(model), Placement.parse(model.placement)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Number of blocks that can carry an attention in each stage."""
+        return tuple(s.blocks for s in self.stages)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """C of the feature map that each stage's last block shows an attention at the host's own position."""
+        return tuple(s.channels[s.position][-1] for s in self.stages)
 
     def placement(self, placement: str | list[str] | Placement) -> Placement:
-        """Read a placement and check that each attention fits its stage.
+        """Read a placement, check that each attention fits its stage, and say it in the one canonical way.
 
         Raises:
-            TokenError: Wrong number of tokens, or an attention that cannot be built for its stage's channels.
+            TokenError: Wrong number of tokens, or an attention that cannot be carried by its stage.
         """
-        parsed = Placement.parse(placement, stages=len(self.stages))
-        for stage, (attention, channels) in enumerate(zip(parsed, self.channels, strict=True), start=1):
-            if wrong := attention.problem(channels):
-                raise TokenError(f"placement {str(parsed)!r}: {attention} does not fit stage {stage} of {self.name}: {wrong}")
-        return parsed
+        return canonical(Placement.parse(placement, stages=len(self.stages)), self.stages, self.name)
+
+    def attention(self, attention: Attention, stage: int) -> Attention:
+        """*attention* as stage number *stage*, counted from 1, carries it. Raises TokenError when it cannot."""
+        return self.stages[stage - 1].canonical(attention)
 
     def plain(self) -> Placement:
         """The placement with ``none`` in every stage."""
@@ -83,20 +106,30 @@ class Host:
         Raises:
             TokenError: The placement does not fit the host or its proxy.
         """
-        return self.proxy(
-            self.proxy_placement(placement, width),
+        model = self.family.proxy(
+            self.plain_model(),
             width=width,
-            blocks=tuple(min(blocks, b) for b in self.blocks),
+            blocks=blocks,
             stem_stride=stem_stride,
             num_classes=num_classes,
             in_chans=in_chans,
             device=device,
         )
+        self.family.place(model, self._scaled(placement, self.family.slots(model), width))
+        return model
 
-    def proxy_placement(self, placement: str | Placement, width: float) -> Placement:
-        """The placement as a proxy of *width* times the channels carries it (see :meth:`Attention.scaled`)."""
-        channels = (self.expansion * scale_channels(c // self.expansion, width) for c in self.channels)
-        return Placement(tuple(a.scaled(width, c) for a, c in zip(self.placement(placement), channels, strict=True)))
+    def proxy_placement(self, placement: str | Placement, width: float, blocks: int = 1) -> Placement:
+        """The placement as a proxy carries it.
+
+        The rule: a number of groups scales with *width* (see :meth:`Attention.scaled`), and each of the proxy's *blocks*
+        per stage carries the attention if any of the host's blocks does that it stands for (see :meth:`Where.reduced`).
+        """
+        model = self.build_proxy(self.plain(), width=width, blocks=blocks, stem_stride=4, num_classes=1, device="meta")
+        return self._scaled(placement, self.family.slots(model), width)
+
+    def _scaled(self, placement: str | Placement, slots: tuple[StageSlots, ...], width: float) -> Placement:
+        full = self.placement(placement)
+        return Placement(tuple(s.scaled(a, width, b) for a, s, b in zip(full, slots, self.blocks, strict=True)))
 
 
 def scale_channels(channels: int, width: float) -> int:
@@ -118,7 +151,10 @@ def register_host(host: Host) -> Host:
 def get_host(name: str) -> Host:
     """The host called *name*. Raises UsageError with the closest names when there is none."""
     if name not in _HOSTS:
-        raise UsageError(f"unknown host {name!r}: {did_you_mean(name, _HOSTS)}allowed: {', '.join(_HOSTS)}")
+        raise UsageError(
+            f"unknown host {name!r}: {did_you_mean(name, _HOSTS)}there are {len(_HOSTS)}, such as {', '.join(list(_HOSTS)[:3])}; "
+            "`nasattn hosts` lists them"
+        )
     return _HOSTS[name]
 
 

@@ -60,16 +60,13 @@ class EpochReport:
 def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module:
     """The proxy network of *job*: ``(B, in_chans, R, R) -> (B, num_classes)``, initialised from the job's seed.
 
-    Residual branches start alive (timm's zero-initialised last BatchNorm is set to one): in the few epochs of a proxy
-    a gate behind a branch that starts at zero learns nothing (cued_digits, SGE in stage 2, the default fidelity: accuracy
-    0.95 instead of 0.27).
-
     Raises:
         TokenError: The placement does not fit the host or its proxy.
     """
+    host, fidelity = get_host(job.host), job.fidelity
+    host.placement(job.placement)  # reads the host's structure now, so that nothing draws random numbers in between
     torch.manual_seed(job.seed)
-    fidelity = job.fidelity
-    model = get_host(job.host).build_proxy(
+    return host.build_proxy(
         job.placement,
         width=fidelity.width,
         blocks=fidelity.blocks,
@@ -77,15 +74,6 @@ def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module
         num_classes=num_classes,
         in_chans=in_chans,
     )
-    for module in model.modules():
-        if hasattr(module, "zero_init_last"):
-            _revive_last_norm(module)
-    return model
-
-
-def _revive_last_norm(block: nn.Module) -> None:
-    norms = [m for name, m in block.named_children() if name.startswith("bn")]
-    nn.init.ones_(norms[-1].weight)  # type: ignore[arg-type]
 
 
 class ProxyTraining:

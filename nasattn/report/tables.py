@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from rich.text import Text
 from nasattn.front import FrontMember
 
 if TYPE_CHECKING:
+    from nasattn.hosts import Host
     from nasattn.space import SearchSpace
     from nasattn.store import EvaluationRecord, Store, StudyRecord
 
@@ -151,6 +153,38 @@ def attention_summaries(channels: int = 256) -> list[dict[str, Any]]:
     return rows
 
 
+def host_summary(host: Host) -> dict[str, Any]:
+    """A host: its original form and, per stage, the blocks and the channels at each position."""
+    return {
+        "host": host.name,
+        "resolution": host.resolution,
+        "native": str(host.native),
+        "stages": [
+            {"blocks": s.blocks, "channels": {p: list(c) for p, c in s.channels.items()}, "forms": list(s.forms), "sb": bool(s.widened)}
+            for s in host.stages
+        ],
+    }
+
+
+def host_table(host: Host) -> Table:
+    """One host, a row a stage."""
+    table = Table("stage", "blocks", "channels at each position", "carries", box=box.SIMPLE_HEAD, title_justify="left")
+    table.title = f"{host.name}, {host.resolution} px; in its original form {host.native}"
+    for number, s in enumerate(host.stages, start=1):
+        channels = "; ".join(f"@{p} {_runs(c)}" for p, c in s.channels.items())
+        forms = [*s.forms, *(["widening (sb)"] if s.widened else [])]
+        table.add_row(
+            str(number), str(s.blocks), f"{channels} (the first by default)" if len(s.channels) > 1 else channels, ", ".join(forms)
+        )
+    return table
+
+
+def _runs(values: Sequence[int]) -> str:
+    """``256 x3`` for (256, 256, 256); ``64, 72 x2`` for (64, 72, 72)."""
+    runs = [(value, len(list(group))) for value, group in itertools.groupby(values)]
+    return ", ".join(f"{value} x{n}" if n > 1 else str(value) for value, n in runs)
+
+
 def attentions_table(summaries: Sequence[dict[str, Any]]) -> Table:
     """All attentions."""
     table = Table("token", "paper", "options", "params at 256 channels", box=box.SIMPLE_HEAD)
@@ -167,7 +201,7 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
     """Everything known of one trial."""
     from nasattn.hosts import get_host
 
-    width = trial.fidelity["width"]
+    width, blocks = trial.fidelity["width"], trial.fidelity["blocks"]
     host = get_host(study.config["space"]["host"])
     latency = trial.latency
     details: dict[str, Any] = {
@@ -175,7 +209,7 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
         "trial": trial.trial,
         "state": trial.state,
         "placement": trial.placement,
-        "proxy placement": f"{host.proxy_placement(trial.placement, width)} (numbers of groups times the width {width:g}, so that each group keeps its channels)",
+        "proxy placement": f"{host.proxy_placement(trial.placement, width, blocks)} (numbers of groups times the width {width:g}, so that each group keeps its channels)",
         "accuracy": trial.accuracy,
         "latency": f"{latency.ms:.2f} ms, {latency.ratio:.3f}x ({latency.ratio_low:.3f} to {latency.ratio_high:.3f}) of the plain {latency.baseline_ms:.2f} ms" if latency else None,
         "params": f"{trial.params:,}",

@@ -189,6 +189,9 @@ def _enqueue_baseline(search: PlacementSearch) -> None:
         search.study.enqueue_trial(space.params(plain, search.flat))
     else:
         search.study.enqueue_trial({}, user_attrs={FORCED: str(plain)})
+    native = space.native()
+    if native != plain and native in space:  # what the network is in its original form is what a user compares with
+        search.study.enqueue_trial(space.params(native, search.flat))
 
 
 def default_workers(config: StudyConfig) -> int:

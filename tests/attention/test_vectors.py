@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from nasattn.attention import Attention, create_attention
@@ -82,9 +83,13 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x)
 
 
-def bottleneck(token: str) -> PlacedBottleneck:
-    block = PlacedBottleneck(64, BOTTLENECK_PLANES)
-    block.attach(Attention.parse(token), nn.BatchNorm2d, {})
+def bottleneck(token: str) -> nn.Module:
+    block = PlacedBottleneck.adopt(Bottleneck(64, BOTTLENECK_PLANES))
+    attention = Attention.parse(token)
+    if attention.form == "widening":
+        block.widen(block.create_spatial_bias(attention), attention, identity_start=False)
+    else:
+        block.insert("out", block.create(attention, "out", identity_start=False))
     return block
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,14 +14,13 @@ from nasattn.hosts import Host, get_host, list_hosts, register_host
 from nasattn.hosts.host import scale_channels
 from nasattn.space import load_space
 
-BLOCKS = (1, 1, 1, 1)
 CARRIED = [(space, str(token)) for space in ("resnet18_stages", "resnet50_stages") for token in load_space(space).tokens[0]]
 
 
-def proxy(host: Host, placement: str, width: float = 0.125, stem_stride: int = 2, seed: int = 0, **kwargs: object) -> nn.Module:
+def proxy(host: Host, placement: str, width: float = 0.125, stem_stride: int = 2, seed: int = 0, **kwargs: Any) -> nn.Module:
+    host.placement(placement)
     torch.manual_seed(seed)
-    scaled = host.proxy_placement(placement, width)
-    return host.proxy(scaled, width=width, blocks=BLOCKS, stem_stride=stem_stride, **{"num_classes": 10, **kwargs})
+    return host.build_proxy(placement, width=width, blocks=1, stem_stride=stem_stride, **{"num_classes": 10, **kwargs})
 
 
 def image(side: int, channels: int = 3, batch: int = 2) -> Tensor:
@@ -29,7 +30,8 @@ def image(side: int, channels: int = 3, batch: int = 2) -> Tensor:
 def test_hosts_are_known_by_name() -> None:
     assert {"nasattn_resnet18", "nasattn_resnet50"} <= set(list_hosts())
     host = get_host("nasattn_resnet50")
-    assert host.stages == ("layer1", "layer2", "layer3", "layer4")
+    assert len(host.stages) == 4
+    assert str(host.native) == "none,none,none,none"
     assert host.channels == (256, 512, 1024, 2048)
     assert host.blocks == (3, 4, 6, 3)
     assert host.resolution == 224
@@ -116,9 +118,9 @@ def test_the_stem_sets_the_resolution(name: str, stem_stride: int, side: int) ->
 
 def test_a_proxy_has_the_hosts_stages_and_fewer_blocks() -> None:
     model = proxy(get_host("nasattn_resnet50"), "sb,sb,sb,sge")
-    assert [len(getattr(model, s)) for s in get_host("nasattn_resnet50").stages] == [1, 1, 1, 1]
+    assert [len(getattr(model, f"layer{n}")) for n in (1, 2, 3, 4)] == [1, 1, 1, 1]
     assert model.placement == "sb,sb,sb,sge_g8"
-    assert [getattr(model, s)[-1].out_channels for s in get_host("nasattn_resnet50").stages] == [32, 64, 128, 256]
+    assert [getattr(model, f"layer{n}")[-1].channels_at("out") for n in (1, 2, 3, 4)] == [32, 64, 128, 256]
 
 
 def test_one_seed_gives_proxies_the_same_shared_layers() -> None:

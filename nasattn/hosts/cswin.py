@@ -1,0 +1,313 @@
+"""CSWin Transformer whose blocks can carry a branch, and BOAT-CSWin: ``timm.create_model("boat_cswin_tiny")``.
+
+CSWin Transformer: A General Vision Transformer Backbone with Cross-Shaped Windows (arXiv 2107.00652). BOAT: Bilateral
+Local Attention Vision Transformer (arXiv 2201.13027) adds, in every second block, x + FSLA(norm x) between the attention
+and the MLP.
+
+Shapes: B batch, C channels, H, W space.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import ClassifierHead, calculate_drop_path_rates
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from nasattn.attention import Placement
+from nasattn.attention.fsla import FeatureSpaceLocalAttention
+from nasattn.errors import UsageError
+from nasattn.hosts.branch import feature_cfg, heads_of_32, init_linear, pretrained_cfg, unwrapped
+from nasattn.hosts.cswin_blocks import ConvNorm, CSWinBlock, CSWinStage
+from nasattn.hosts.family import Family, Stages, build_placed
+from nasattn.hosts.host import Host, register_host, scale_channels
+from nasattn.hosts.timm_models import PlainModel, fit_checkpoint
+
+
+class CSWinTransformer(nn.Module):
+    """CSWin Transformer with timm's interface: ``(B, in_chans, H, W) -> (B, num_classes)``, H and W at least 3.
+
+    Args:
+        in_chans: Channels of the image.
+        num_classes: Size of the output; 0: the pooled features.
+        global_pool: timm's name of the pooling.
+        embed_dim: Channels of the first stage; each further stage has twice as many.
+        depths: Blocks per stage.
+        split_sizes: Width of the stripes per stage; the last stage attends to the whole map whatever its value.
+        num_heads: Heads per stage.
+        stem_stride: Stride of the 7x7 convolution of the stem.
+        mlp_ratio: Width of the MLPs.
+        qkv_bias: Whether q, k and v have a bias.
+        drop_rate: Dropout before the classifier.
+        proj_drop_rate: Dropout of projections and MLPs.
+        attn_drop_rate: Dropout of the attention's weights.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 in the first.
+        norm_layer: Normalises the last dimension.
+        device: Where to build.
+        dtype: Of the parameters.
+
+    Raises:
+        UsageError: The stages' settings differ in length, or heads do not fit their channels.
+    """
+
+    output_fmt = "NHWC"
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        embed_dim: int = 64,
+        depths: Sequence[int] = (1, 2, 21, 1),
+        split_sizes: Sequence[int] = (1, 2, 7, 7),
+        num_heads: Sequence[int] = (2, 4, 8, 16),
+        stem_stride: int = 4,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm_layer: type[nn.Module] = nn.LayerNorm,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not len(depths) == len(split_sizes) == len(num_heads):
+            raise UsageError(
+                f"CSWin: depths {depths}, split_sizes {split_sizes} and num_heads {num_heads} differ in length; give one value a stage"
+            )
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.in_chans, self.num_classes, self.global_pool = in_chans, num_classes, global_pool
+        dims = [embed_dim * 2**i for i in range(len(depths))]
+        self.embed_dim, self.num_features = embed_dim, dims[-1]
+        self.feature_info = [{"num_chs": dim, "reduction": stem_stride * 2**i, "module": f"stages.{i}"} for i, dim in enumerate(dims)]
+        drop_paths = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
+        splits: list[int | None] = [*split_sizes[:-1], None]
+
+        def stage(i: int) -> CSWinStage:
+            downsample = ConvNorm(dims[i - 1], dims[i], 3, 2, norm_layer, **dd) if i else None
+            settings = (mlp_ratio, qkv_bias, proj_drop_rate, attn_drop_rate)
+            blocks = [CSWinBlock(dims[i], num_heads[i], splits[i], *settings, p, norm_layer, **dd) for p in drop_paths[i]]
+            return CSWinStage(downsample, blocks)
+
+        self.stem = ConvNorm(in_chans, embed_dim, 7, stem_stride, norm_layer, **dd)
+        self.stages = nn.Sequential(*map(stage, range(len(depths))))
+        self.norm = norm_layer(self.num_features, **dd)
+        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, input_fmt=self.output_fmt, **dd)
+        self.head_hidden_size = self.head.num_features
+        self.init_weights(needs_reset=False)
+
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def init_weights(self, needs_reset: bool = True) -> None:
+        """Linear layers as the authors do, all else, if *needs_reset*, as torch does."""
+        for module in self.modules():  # parents first
+            if isinstance(module, nn.Linear):
+                init_linear(module)
+            elif needs_reset and callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        for module in self.modules():
+            if isinstance(module, CSWinBlock):
+                module.reset_attention()
+
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Groups of parameters for layer-wise learning rates."""
+        fine = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^norm", (99999,))]
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else fine}
+
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        for stage in self.stages:
+            stage.grad_checkpointing = enable  # type: ignore[assignment]
+
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def get_classifier(self) -> nn.Module:
+        classifier: nn.Module = self.head.fc
+        return classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier, and the pooling when *global_pool* is given."""
+        self.num_classes = num_classes
+        self.head.reset(num_classes, pool_type=global_pool, in_features=self.num_features)
+        self.head_hidden_size = self.head.num_features
+        self.global_pool = self.global_pool if global_pool is None else global_pool
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The stages' outputs, ``(B, C, H, W)`` each, behind the final features ``(B, H, W, C)`` unless *intermediates_only*.
+
+        Args:
+            x: The image.
+            indices: Which stages; an integer means that many of the last ones, None all.
+            norm: Apply the final norm to the last stage's output.
+            stop_early: Skip the stages behind the last one asked for.
+            output_fmt: ``NCHW``, or ``NHWC``.
+            intermediates_only: Leave the final features out.
+        """
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise UsageError(f"output_fmt {output_fmt!r}: use 'NCHW' or 'NHWC'")
+        taken, last = feature_take_indices(len(self.stages), indices)
+        intermediates = []
+        x = self.stem(x)
+        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
+            x = stage(x)
+            final = self.norm(x) if i == len(self.stages) - 1 else x
+            if i in taken:
+                tapped = final if norm else x
+                intermediates.append(tapped.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else tapped)
+        return intermediates if intermediates_only else (final, intermediates)
+
+    def prune_intermediate_layers(self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True) -> list[int]:
+        """Drop the stages behind the last one of *indices*, and with them what follows. Returns the indices as integers."""
+        taken, last = feature_take_indices(len(self.stages), indices)
+        shorter = last < len(self.stages) - 1
+        self.stages = self.stages[: last + 1]
+        if prune_norm or shorter:
+            self.norm = nn.Identity()
+        if shorter:
+            self.num_features = self.feature_info[last]["num_chs"]
+        if prune_head or shorter:
+            self.reset_classifier(0, "")
+        return list(taken)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """``(B, in_chans, H, W) -> (B, H', W', C)``."""
+        y: Tensor = self.norm(self.stages(self.stem(x)))
+        return y
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """``(B, H', W', C) -> (B, num_classes)``; with *pre_logits* the pooled features."""
+        y: Tensor = self.head(x, pre_logits=pre_logits)
+        return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def cswin_stages(model: Any) -> Stages:
+    """The blocks of each stage."""
+    return [list(stage.blocks) for stage in model.stages]
+
+
+def boat_cswin_placement(model: Any) -> Placement:
+    """FSLA where BOAT's authors have it: in the first, third, ... block of every stage."""
+    return Placement.parse(["fsla_c49@odd" for _ in model.stages])
+
+
+def build_boat_cswin(*args: Any, unit_scale: bool = False, **kwargs: Any) -> nn.Module:
+    """BOAT-CSWin: ``(B, in_chans, H, W) -> (B, num_classes)``.
+
+    Args:
+        *args: Those of :func:`build_placed`.
+        unit_scale: FSLA multiplies its logits by 1, as the authors' code does and their weights expect, not by D^-0.5.
+        **kwargs: Those of :class:`CSWinTransformer`.
+    """
+    model = build_placed(*args, **kwargs)
+    for module in model.modules():
+        if unit_scale and isinstance(module, FeatureSpaceLocalAttention):
+            module.scale = 1.0
+    return model
+
+
+def build_cswin_proxy(
+    plain: PlainModel,
+    width: float,
+    blocks: int,
+    stem_stride: int,
+    num_classes: int,
+    in_chans: int = 3,
+    device: torch.device | str | None = None,
+) -> nn.Module:
+    """A reduced CSWin: ``(B, in_chans, H, W) -> (B, num_classes)``, at least two heads a stage, one for each half."""
+    embed_dim = scale_channels(plain.kwargs["embed_dim"], width)
+    depths = tuple(min(blocks, n) for n in plain.kwargs["depths"])
+    return CSWinTransformer(
+        embed_dim=embed_dim,
+        depths=depths,
+        split_sizes=plain.kwargs["split_sizes"],
+        num_heads=tuple(max(2, heads_of_32(embed_dim * 2**i) // 2 * 2) for i in range(len(depths))),
+        stem_stride=stem_stride,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        device=device,
+    )
+
+
+CSWIN = Family(stages=cswin_stages, proxy=build_cswin_proxy, forms=("branch",))
+
+
+# names in the authors' checkpoints (mahaoyuHKU/pytorch-boat and microsoft/CSWin-Transformer) and ours
+RENAMED: dict[str, str | Callable[[re.Match[str]], str]] = {
+    r"^stage1_conv_embed\.0\.": "stem.conv.",
+    r"^stage1_conv_embed\.2\.": "stem.norm.",
+    r"^stage(\d+)\.(\d+)\.": lambda m: f"stages.{int(m[1]) - 1}.blocks.{m[2]}.",
+    r"^merge(\d+)\.": r"stages.\1.downsample.",
+    r"\.content_attn\.": ".branch.",
+    r"\.norm3\.": ".branch_norm.",
+    r"^head\.(weight|bias)$": r"head.fc.\1",
+}
+
+
+def checkpoint_filter_fn(checkpoint: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """Weights for *model* from its own, from the authors' (mahaoyuHKU/pytorch-boat), or from a plain CSWin's of either kind."""
+    weights = unwrapped(checkpoint)
+    if any(k.startswith(("stage1_conv_embed.", "merge1.", "stage1.")) for k in weights):
+        for pattern, ours in RENAMED.items():
+            weights = {re.sub(pattern, ours, k): v for k, v in weights.items()}
+    return weights
+
+
+# embed_dim, depths, split sizes and heads of the authors' cswin_boat.py, drop-path of their commands
+VARIANTS: dict[str, dict[str, Any]] = {
+    "boat_cswin_tiny": {"embed_dim": 64, "depths": (1, 2, 21, 1), "num_heads": (2, 4, 8, 16), "drop_path_rate": 0.2},
+    "boat_cswin_small": {"embed_dim": 64, "depths": (2, 4, 32, 2), "num_heads": (2, 4, 8, 16), "drop_path_rate": 0.4},
+    "boat_cswin_base": {"embed_dim": 96, "depths": (2, 4, 32, 2), "num_heads": (4, 8, 16, 32), "drop_path_rate": 0.5},
+}
+
+default_cfgs = generate_default_cfgs({name: pretrained_cfg(first_conv="stem.conv") for name in VARIANTS})
+
+
+def plain_cswin(name: str) -> PlainModel:
+    """How the network is built."""
+    return PlainModel(CSWinTransformer, {"split_sizes": (1, 2, 7, 7), **VARIANTS[name]})
+
+
+def _register(name: str) -> None:
+    def entrypoint(
+        pretrained: bool = False, attn: str | list[str] | Placement | None = None, identity_start: bool = False, **kwargs: Any
+    ) -> CSWinTransformer:
+        kwargs = {**plain_cswin(name).kwargs, **kwargs}
+        model: CSWinTransformer = build_model_with_cfg(
+            partial(build_boat_cswin, CSWinTransformer, CSWIN, attn, identity_start, boat_cswin_placement),
+            name,
+            pretrained,
+            pretrained_filter_fn=partial(fit_checkpoint, checkpoint_filter_fn),
+            feature_cfg=feature_cfg(kwargs),
+            **kwargs,
+        )
+        return model
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__doc__ = "BOAT-CSWin (arXiv 2201.13027), {embed_dim} channels, depths {depths}; `attn` places FSLA elsewhere.".format(
+        **VARIANTS[name]
+    )
+    globals()[name] = register_model(entrypoint)
+    register_host(Host(name, CSWIN, partial(plain_cswin, name)))
+
+
+for _name in VARIANTS:
+    _register(_name)

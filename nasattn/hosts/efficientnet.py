@@ -1,0 +1,175 @@
+"""timm's EfficientNets and MobileNets carrying a placement.
+
+A stage is a resolution level: EfficientNet-B0's seven groups of blocks make five. The attention sits where these networks
+have their Squeeze-and-Excitation, and where ELA's authors put theirs: on the expanded channels, behind the depthwise
+convolution; ``@out`` puts it behind the projection, before the residual add.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from timm.models import efficientnet as timm_efficientnet
+from timm.models import mobilenetv3 as timm_mobilenetv3
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, EdgeResidual, InvertedResidual
+from timm.models.efficientnet import EfficientNet
+from timm.models.mobilenetv3 import MobileNetV3
+from torch import Tensor, nn
+
+from nasattn.hosts.block import PlacedBlock, resized
+from nasattn.hosts.family import Family, Stages
+from nasattn.hosts.host import scale_channels
+from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
+
+
+class _PlacedConv(PlacedBlock):
+    """What the block types share. ``none`` removes the native Squeeze-and-Excitation, ``se`` keeps it."""
+
+    slots = {"mid": "se", "out": "attn_out"}  # noqa: RUF012
+    spatial: str  # names of the layers: the spatial convolution, its norm, the projection, its norm
+    spatial_norm: str
+    projection: str
+    projection_norm: str
+
+    def channels_at(self, position: str) -> int:
+        projection = getattr(self, self.projection)
+        return int(projection.in_channels if position == "mid" else projection.out_channels)
+
+    def widened(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+        return getattr(self, self.spatial), getattr(self, self.projection)
+
+    def _spatial_on(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """From the spatial convolution's input to the block's output."""
+        before = x
+        x = getattr(self, self.spatial_norm)(getattr(self, self.spatial)(x))
+        x = self.aa(x)
+        if self.se is not None:
+            x = self.se(x)
+        out = getattr(self, self.projection)(x)
+        if self.sb is not None:
+            maps = getattr(self, self.spatial_norm).act(self.sb_bn(resized(self.sb(before), x)))
+            out = out + self.sb_proj(maps)
+        out = getattr(self, self.projection_norm)(out)
+        if self.attn_out is not None:
+            out = self.attn_out(out)
+        if self.has_skip:
+            out = self.drop_path(out) + shortcut
+        y: Tensor = out
+        return y
+
+
+class PlacedInvertedResidual(_PlacedConv, InvertedResidual):  # type: ignore[misc]
+    """timm's InvertedResidual (MBConv) with an attention."""
+
+    spatial, spatial_norm, projection, projection_norm = "conv_dw", "bn2", "conv_pwl", "bn3"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._spatial_on(self.bn1(self.conv_pw(x)), x)
+
+
+class PlacedDepthwiseSeparable(_PlacedConv, DepthwiseSeparableConv):  # type: ignore[misc]
+    """timm's DepthwiseSeparableConv with an attention."""
+
+    spatial, spatial_norm, projection, projection_norm = "conv_dw", "bn1", "conv_pw", "bn2"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._spatial_on(x, x)
+
+
+class PlacedEdgeResidual(_PlacedConv, EdgeResidual):  # type: ignore[misc]
+    """timm's EdgeResidual (fused MBConv) with an attention."""
+
+    spatial, spatial_norm, projection, projection_norm = "conv_exp", "bn1", "conv_pwl", "bn2"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._spatial_on(x, x)
+
+
+PLACED: dict[type, type[PlacedBlock]] = {
+    InvertedResidual: PlacedInvertedResidual,
+    DepthwiseSeparableConv: PlacedDepthwiseSeparable,
+    EdgeResidual: PlacedEdgeResidual,
+}
+
+
+def _adopt(model: nn.Module) -> None:
+    for block in model.modules():
+        if type(block) in PLACED:
+            native = "none" if isinstance(block.se, nn.Identity) else "se"
+            PLACED[type(block)].adopt(block).native = native
+
+
+class PlacementEfficientNet(EfficientNet):  # type: ignore[misc]
+    """timm's EfficientNet whose blocks carry attentions: ``(B, in_chans, H, W) -> (B, num_classes)``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _adopt(self)
+
+
+class PlacementMobileNetV3(MobileNetV3):  # type: ignore[misc]
+    """timm's MobileNetV3 whose blocks carry attentions: ``(B, in_chans, H, W) -> (B, num_classes)``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _adopt(self)
+
+
+def efficientnet_stages(model: Any) -> Stages:
+    """The blocks of each resolution level, cut where timm's feature_info says that a level ends."""
+    ends = [f["stage"] for f in model.feature_info if f["module"].startswith("blocks.")]
+    levels = [[b for group in model.blocks[start:end] for b in group] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    carrying = [[b for b in level if isinstance(b, PlacedBlock)] for level in levels]
+    return [level for level in carrying if level]
+
+
+def build_efficientnet_proxy(
+    plain: PlainModel,
+    width: float,
+    blocks: int,
+    stem_stride: int,
+    num_classes: int,
+    in_chans: int = 3,
+    device: torch.device | str | None = None,
+) -> nn.Module:
+    """A reduced EfficientNet or MobileNet: ``(B, in_chans, H, W) -> (B, num_classes)``.
+
+    Every group of blocks keeps its first *blocks* blocks, so a level that timm cuts into two groups keeps twice as many.
+    *stem_stride* is that of the first level's map; where the first block has a stride of its own (MobileNetV3-small), the
+    smallest is 2.
+    """
+    kwargs = {k: v for k, v in plain.kwargs.items() if k not in ("drop_path_rate", "drop_rate")}
+    full = kwargs["round_chs_fn"]
+    kwargs.update(
+        block_args=[group[:blocks] for group in kwargs["block_args"]],
+        round_chs_fn=partial(_narrow, full, width),
+        num_features=_narrow(lambda c: c, width, kwargs["num_features"]),
+        fix_stem=False,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        device=device,
+    )
+    model: Any = CLASSES[plain.cls](**kwargs)  # type: ignore[index]
+    within = next(f["reduction"] for f in model.feature_info if f["module"].startswith("blocks.")) // 2
+    if stem_stride <= within:
+        model.conv_stem.stride = (1, 1)
+    elif stem_stride == 4 * within:
+        model.bn1 = nn.Sequential(model.bn1, nn.MaxPool2d(3, 2, 1))
+    return model  # type: ignore[no-any-return]
+
+
+def _narrow(full: Any, width: float, channels: int) -> int:
+    return scale_channels(full(channels), width)
+
+
+CLASSES: dict[type, type[nn.Module]] = {EfficientNet: PlacementEfficientNet, MobileNetV3: PlacementMobileNetV3}
+EFFICIENTNET = Family(stages=efficientnet_stages, proxy=build_efficientnet_proxy, feature_cfg={"feature_cls": "getter"})
+register_timm_hosts(
+    timm_efficientnet,
+    r"(tf_)?efficientnet_(b[0-8]|lite[0-4])|(tf_)?efficientnetv2_(b[0-3]|s|m|l|xl|rw_[stm])|mobilenetv2_\d+d?",
+    EFFICIENTNET,
+    CLASSES,
+)
+register_timm_hosts(timm_mobilenetv3, r"(tf_)?mobilenetv3_(large|small)(_minimal)?_\d+d?", EFFICIENTNET, CLASSES)

@@ -1,0 +1,153 @@
+"""Swin Transformer whose blocks can carry a branch, and BOAT-Swin: ``timm.create_model("boat_swin_tiny")``.
+
+BOAT: Bilateral Local Attention Vision Transformer (arXiv 2201.13027) on Swin (arXiv 2103.14030). A shifted block reads
+x + W-MSA(norm x), then x + FSLA(norm x), then x + MLP(norm x); the branch in the middle alone has no drop-path.
+
+The backbone is timm's own, so its weights load; here it takes images of any size. At other sizes than the one it was
+built for it does what timm's does: windows that reach beyond the map are filled with zeros.
+
+Shapes: B batch, C channels, H, W space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import PatchEmbed
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import swin_transformer as timm_swin
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
+from torch import Tensor, nn
+
+from nasattn.attention import Placement
+from nasattn.hosts.branch import BranchBlock, feature_cfg, heads_of_32, pretrained_cfg, unwrapped
+from nasattn.hosts.family import Family, PlacedModel, Stages, build_placed
+from nasattn.hosts.host import Host, register_host, scale_channels
+from nasattn.hosts.timm_models import PlainModel, fit_checkpoint
+
+
+class BranchSwinBlock(BranchBlock, SwinTransformerBlock):  # type: ignore[misc]
+    """timm's Swin block with a place for a branch: ``(B, H, W, C) -> (B, H, W, C)``."""
+
+    @property
+    def heads(self) -> int:
+        return int(self.attn.num_heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.branch is None:
+            plain: Tensor = super().forward(x)
+            return plain
+        x = x + self.drop_path1(self._attn(self.norm1(x)))
+        x = x + self.branch_output(x)  # without drop-path, as in the authors' code
+        y: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
+        return y
+
+
+class BranchSwin(PlacedModel, SwinTransformer):  # type: ignore[misc]
+    """timm's Swin Transformer, of any image size, whose blocks can carry a branch: ``(B, in_chans, H, W) -> (B, num_classes)``.
+
+    Args:
+        strict_img_size: True refuses images of another size than `img_size`, as timm does.
+        **kwargs: Those of timm's SwinTransformer; `img_size` matters only for stages whose map is smaller than a window.
+    """
+
+    def __init__(self, strict_img_size: bool = False, **kwargs: Any) -> None:
+        kwargs.setdefault("embed_layer", partial(PatchEmbed, dynamic_img_pad=not strict_img_size))
+        super().__init__(strict_img_size=strict_img_size, **kwargs)
+        for stage in swin_stages(self):
+            for block in stage:
+                BranchSwinBlock.adopt(block)
+
+
+def swin_stages(model: Any) -> Stages:
+    """The blocks of each stage."""
+    return [list(layer.blocks) for layer in model.layers]
+
+
+def boat_swin_placement(model: Any) -> Placement:
+    """FSLA where BOAT's authors have it: in the shifted blocks, every second one, of all stages but the last.
+
+    In the last stage no block shifts: at the paper's 224 pixels its map is a single window.
+    """
+    depths = [len(stage) for stage in swin_stages(model)[:-1]]
+    return Placement.parse([*("fsla_c49@even" if depth > 1 else "none" for depth in depths), "none"])
+
+
+def build_swin_proxy(
+    plain: PlainModel,
+    width: float,
+    blocks: int,
+    stem_stride: int,
+    num_classes: int,
+    in_chans: int = 3,
+    device: torch.device | str | None = None,
+) -> nn.Module:
+    """A reduced Swin: ``(B, in_chans, H, W) -> (B, num_classes)``. Patches of *stem_stride* pixels."""
+    embed_dim = scale_channels(plain.kwargs["embed_dim"], width)
+    depths = tuple(min(blocks, n) for n in plain.kwargs["depths"])
+    return BranchSwin(
+        embed_dim=embed_dim,
+        depths=depths,
+        num_heads=tuple(heads_of_32(embed_dim * 2**i) for i in range(len(depths))),
+        patch_size=stem_stride,
+        window_size=plain.kwargs["window_size"],
+        drop_path_rate=0.0,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        device=device,
+    )
+
+
+SWIN = Family(stages=swin_stages, proxy=build_swin_proxy, forms=("branch",))
+
+
+def checkpoint_filter_fn(checkpoint: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """Weights for *model* from its own, from the authors' (mahaoyuHKU/pytorch-boat), or from a plain Swin's of timm or Microsoft."""
+    weights: dict[str, Tensor] = timm_swin.checkpoint_filter_fn(unwrapped(checkpoint), model)
+    return {k.replace(".attnC.", ".branch.").replace(".norm4.", ".branch_norm."): v for k, v in weights.items()}
+
+
+# embed_dim, depths, heads and drop-path of the authors' configs/swin_*_patch4_window7_224.yaml
+VARIANTS: dict[str, dict[str, Any]] = {
+    "boat_swin_tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "drop_path_rate": 0.2},
+    "boat_swin_small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24), "drop_path_rate": 0.3},
+    "boat_swin_base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "drop_path_rate": 0.5},
+}
+
+
+default_cfgs = generate_default_cfgs({name: pretrained_cfg(first_conv="patch_embed.proj") for name in VARIANTS})
+
+
+def plain_swin(name: str) -> PlainModel:
+    """How the network is built."""
+    return PlainModel(BranchSwin, {"patch_size": 4, "window_size": 7, **VARIANTS[name]})
+
+
+def _register(name: str) -> None:
+    def entrypoint(
+        pretrained: bool = False, attn: str | list[str] | Placement | None = None, identity_start: bool = False, **kwargs: Any
+    ) -> BranchSwin:
+        kwargs = {**plain_swin(name).kwargs, **kwargs}
+        model: BranchSwin = build_model_with_cfg(
+            partial(build_placed, BranchSwin, SWIN, attn, identity_start, boat_swin_placement),
+            name,
+            pretrained,
+            pretrained_filter_fn=partial(fit_checkpoint, checkpoint_filter_fn),
+            feature_cfg=feature_cfg(kwargs),
+            **kwargs,
+        )
+        return model
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__doc__ = "BOAT-Swin (arXiv 2201.13027), {embed_dim} channels, depths {depths}; `attn` places FSLA elsewhere.".format(
+        **VARIANTS[name]
+    )
+    globals()[name] = register_model(entrypoint)
+    register_host(Host(name, SWIN, partial(plain_swin, name)))
+
+
+for _name in VARIANTS:
+    _register(_name)
