@@ -6,6 +6,7 @@ from nasattn.hosts import convnext, cswin, efficientnet, regnet, resnet, swin, v
 from nasattn.hosts.block import PlacedBlock
 from nasattn.hosts.family import Family, PlacedModel, build_placed, keep_attention_weights
 from nasattn.hosts.host import Host, get_host, list_hosts, register_host, scale_channels
+from nasattn.hosts.timm_models import fit_checkpoint
 from nasattn.plugins import load_plugins
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "PlacedBlock",
     "PlacedModel",
     "build_placed",
+    "fit_checkpoint",
     "get_host",
     "keep_attention_weights",
     "list_hosts",

@@ -22,13 +22,13 @@ class Host:
     Attributes:
         name: The timm model name, such as ``nasattn_resnet50``, whose argument ``attn`` is the placement.
         family: How its models are cut into stages and blocks.
-        plain_model: How the plain network is built, for the family's proxy.
+        plain_model: Gives what the family's proxy needs to know of the plain network.
         resolution: Deployment resolution in pixels.
     """
 
     name: str
     family: Family
-    plain_model: Callable[[], Any]
+    plain_model: Callable[[], Any] = lambda: None
     resolution: int = 224
 
     @cached_property
