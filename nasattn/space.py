@@ -135,7 +135,11 @@ class SearchSpace:
         return get_host(self.host).native
 
     def __contains__(self, placement: Placement) -> bool:
-        return len(placement) == len(self.tokens) and all(a in t for a, t in zip(placement, self.tokens, strict=True))
+        try:
+            canonical = get_host(self.host).placement(placement)
+        except TokenError:
+            return False
+        return all(a in t for a, t in zip(canonical, self.tokens, strict=True))
 
     def suggest(self, trial: Trial, flat: bool = False) -> Placement:
         """Draw a placement from an Optuna trial.
@@ -165,6 +169,7 @@ class SearchSpace:
         """
         if placement not in self:
             raise SpaceError(f"{self.where('stages')}: placement {str(placement)!r} is not in this space")
+        placement = get_host(self.host).placement(placement)
         if flat:
             return {f"stage{i}.token": str(a) for i, a in enumerate(placement, start=1)}
         params: dict[str, Any] = {}

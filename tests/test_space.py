@@ -212,3 +212,80 @@ def test_choices_come_in_the_files_order() -> None:
     choice = Choice("lka", (("kernel", (21, 7)), ("dilation", (3, 2))))
     assert [str(a) for _, a in choice.combinations()] == ["lka_k21_d3", "lka_k21_d2", "lka_k7_d3", "lka_k7_d2"]
     assert list(Choice("sb").combinations()) == [({}, Attention.parse("sb"))]
+
+
+WHERE = """
+host: nasattn_resnet18
+stages:
+  1: {none: , sge: {groups: [8], blocks: [every, last, even, b10], position: [out, mid], shared: [false, true]}}
+  2: {se: {blocks: any}}
+  all: {none: }
+"""
+
+
+def test_a_space_says_where_in_a_stage(tmp_path: Path) -> None:
+    space = load_space(write(tmp_path, WHERE))
+    assert {str(a) for a in space.tokens[0]} == {  # `even` of two blocks is `last`, one block shares nothing
+        "none", "sge_g8", "sge_g8@shared", "sge_g8@mid", "sge_g8@mid@shared", "sge_g8@last", "sge_g8@last@mid", "sge_g8@odd", "sge_g8@odd@mid",
+    }  # fmt: skip
+    assert len(set(space.tokens[0])) == len(space.tokens[0])
+    assert {str(a) for a in space.tokens[1]} == {"se", "se@last", "se@odd"}
+    assert SearchSpace.from_dict("mine", space.to_dict()) == SearchSpace("mine", space.host, space.stages, source="mine")
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_placement_with_places_is_drawn_and_found_again(tmp_path: Path, flat: bool) -> None:
+    space = load_space(write(tmp_path, WHERE))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = set()
+    for _ in range(40):
+        placement = space.suggest(study.ask(), flat)
+        assert placement in space
+        seen.add(str(placement))
+        again = optuna.trial.FixedTrial(space.params(placement, flat))
+        assert space.suggest(again, flat) == placement
+    assert len(seen) > 10
+    assert Placement.parse("sge_g8@b01@out,se@every,none,none") in space
+    assert space.params(Placement.parse("sge_g8@even,se@b01,none,none"))["stage1.sge.blocks"] in ("last", "even")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sge: {blocks: [first]}", r"stages.1.sge: blocks 'first': allowed: every, last, odd, even, or a mask"),
+        (
+            "sge: {blocks: last}",
+            r"stages.1.sge.blocks: must be a list of words, such as \[every, last, b0101\], or `any` for every mask, got 'last'",
+        ),
+        ("sge: {blocks: [b101]}", r"sge_g64@b101 does not fit stage 1 .*the mask '@b101' has 3 digits, the stage has 2 blocks"),
+        ("sge: {shared: [1]}", r"stages.1.sge.shared: must be a list of true or false"),
+        ("sge: {position: [middle]}", r"position 'middle': Did you mean 'mid'"),
+        ("sb: {position: [mid]}", r"it widens the block's spatial convolution, so it takes no position"),
+        ("none: {blocks: [last]}", r"stages.1.none.blocks: unknown option; allowed: none"),
+    ],
+)
+def test_a_wrong_place_names_the_key(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        load_space(write(tmp_path, f"host: nasattn_resnet18\nstages: {{1: {{{line}}}, all: {{none: }}}}"))
+
+
+def test_every_mask_of_a_long_stage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match=r"stages.3.sge.blocks: `any` stands for 2\^23 - 1 masks here; list those that matter"):
+        load_space(write(tmp_path, "host: nasattn_resnet101\nstages: {3: {sge: {blocks: any}}, all: {none: }}"))
+
+
+@pytest.mark.parametrize("name", list_spaces())
+def test_every_shipped_space_holds_the_plain_and_the_original_form(name: str) -> None:
+    space = load_space(name)
+    assert space.plain() in space
+    assert space.native() in space
+    assert load_space(name.removesuffix("_stages")) == space
+
+
+def test_the_setting_of_ean() -> None:
+    """One shared module per stage, plugged into each of ResNet-50's 16 blocks or not: 2^16 placements."""
+    for name in ("resnet50_ean_sge", "resnet50_ean_se"):
+        space = load_space(name)
+        assert space.size == 2**16
+        assert [len(t) for t in space.tokens] == [2**3, 2**4, 2**6, 2**3]
+        assert all(a.where.shared or len(a.where.carriers(n)) == 1 for t, n in zip(space.tokens, (3, 4, 6, 3), strict=True) for a in t[1:])

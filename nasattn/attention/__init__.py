@@ -6,8 +6,14 @@ import torch
 from torch import nn
 
 from nasattn.attention import comparison, ela, fsla, lka, none, sge, spatial_bias  # noqa: F401  (they register themselves)
+from nasattn.attention.ela import EfficientLocalAttention
+from nasattn.attention.fsla import FeatureSpaceLocalAttention
 from nasattn.attention.insertion import IdentityStart, Residual, ZeroStart
+from nasattn.attention.lka import LargeKernelAttention
+from nasattn.attention.none import NoAttention
 from nasattn.attention.placement import Placement
+from nasattn.attention.sge import SpatialGroupEnhance
+from nasattn.attention.spatial_bias import SpatialBias
 from nasattn.attention.token import Attention, Definition, Option, definitions, register_attention
 from nasattn.attention.where import Where
 from nasattn.errors import TokenError
@@ -16,10 +22,16 @@ from nasattn.plugins import load_plugins
 __all__ = [
     "Attention",
     "Definition",
+    "EfficientLocalAttention",
+    "FeatureSpaceLocalAttention",
     "IdentityStart",
+    "LargeKernelAttention",
+    "NoAttention",
     "Option",
     "Placement",
     "Residual",
+    "SpatialBias",
+    "SpatialGroupEnhance",
     "Where",
     "ZeroStart",
     "create_attention",

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nasattn.attention.module import AttentionModule
+from nasattn.attention.precision import by_images, is_channels_last, is_eager
 from nasattn.attention.token import Option, register_attention
 from nasattn.errors import TokenError
 
@@ -30,7 +32,7 @@ def _check(channels: int, options: Mapping[str, int | None]) -> str | None:
     paper="Visual Attention Network (arXiv 2202.09741)",
     check=_check,
 )
-class LargeKernelAttention(nn.Module):
+class LargeKernelAttention(AttentionModule):
     """Gates the input by a decomposed large-kernel convolution of it: ``(B, C, H, W) -> (B, C, H, W)``.
 
     K = 21 and d = 3 are the paper's choice (its ablation, table 7, also has 7,2; 14,3; 28,4). All three convolutions
@@ -52,7 +54,7 @@ class LargeKernelAttention(nn.Module):
         super().__init__()
         if wrong := _check(channels, {"kernel": kernel, "dilation": dilation}):
             raise TokenError(f"lka_k{kernel}_d{dilation}: {wrong}")
-        self.kernel, self.dilation = kernel, dilation
+        self.channels, self.kernel, self.dilation = channels, kernel, dilation
         local, wide = 2 * dilation - 1, -(-kernel // dilation)
         reach = dilation * (wide - 1)
         depthwise = partial(nn.Conv2d, channels, channels, groups=channels, device=device, dtype=dtype)
@@ -65,40 +67,56 @@ class LargeKernelAttention(nn.Module):
             conv.reset_parameters()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        attn: Tensor = self.conv1(self._dilated(self.conv0(x_BCHW)))
-        return x_BCHW * attn
+        # compiled code needs the phases as well: there is no other fast kernel to be had
+        compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        if not (compiled or is_eager(x_BCHW)) or x_BCHW.device.type != "cpu" or x_BCHW.numel() == 0:
+            attn: Tensor = self.conv1(self.conv_spatial(self.conv0(x_BCHW)))
+            return x_BCHW * attn
+        return by_images(self._gated, x_BCHW)
 
-    def _dilated(self, x_BCHW: Tensor) -> Tensor:
+    def _gated(self, x_BCHW: Tensor, out: Tensor | None) -> Tensor:
+        # in channels_last the depthwise convolutions are faster; with gradients its copy of x would have to be kept
+        z_BCHW = x_BCHW if torch.is_grad_enabled() else x_BCHW.contiguous(memory_format=torch.channels_last)
+        return torch.mul(x_BCHW, self._mixed(self._dilated(self.conv0(z_BCHW)), is_channels_last(x_BCHW)), out=out)
+
+    def _dilated(self, z_BCHW: Tensor) -> Tensor:
         conv = self.conv_spatial
-        plain = self.dilation == 1 or x_BCHW.device.type != "cpu" or torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if plain or x_BCHW.numel() == 0:
-            out: Tensor = conv(x_BCHW)
-            return out
-        return dilated_by_phases(x_BCHW, conv.weight, conv.bias, self.dilation)
+        dilated: Tensor = conv(z_BCHW) if self.dilation == 1 else dilated_by_phases(z_BCHW, conv.weight, conv.bias, self.dilation)
+        return dilated
+
+    def _mixed(self, z_BCHW: Tensor, channels_last: bool) -> Tensor:
+        """``conv1``, from channels_last to either layout: as a matrix product it transposes at no cost."""
+        conv, (B, C, H, W) = self.conv1, z_BCHW.shape
+        # the product's gradient for the weights is one C x C matrix an image, which may be larger than the map
+        if channels_last or (torch.is_grad_enabled() and C > H * W):
+            mixed: Tensor = conv(z_BCHW if channels_last else z_BCHW.contiguous())
+            return mixed
+        bias_C1 = conv.bias.unsqueeze(1)  # type: ignore[union-attr]
+        return torch.baddbmm(bias_C1, conv.weight.flatten(1).expand(B, C, C), z_BCHW.flatten(2)).view(B, C, H, W)
 
     def extra_repr(self) -> str:
-        return f"kernel={self.kernel}, dilation={self.dilation}"
+        return f"{self.channels}, kernel={self.kernel}, dilation={self.dilation}"
 
 
 def dilated_by_phases(x_BCHW: Tensor, weight_C1KK: Tensor, bias_C: Tensor | None, dilation: int) -> Tensor:
-    """A dilated depthwise convolution, "same" padded, as one dense convolution: ``(B, C, H, W) -> (B, C, H, W)``.
+    """A dilated depthwise convolution, "same" padded, as a dense one: ``(B, C, H, W) -> (B, C, H, W)``, channels_last.
 
     torch has no fast CPU kernel for the dilated form. Positions that are a multiple of the dilation apart never mix, so
     each of the d x d phases is an image of its own in the batch. The sums are those of the plain convolution.
     """
     B, C, H, W = x_BCHW.shape
     d, K = dilation, weight_C1KK.shape[2]
-    reach = d * (K - 1)
+    # an odd kernel reaches whole steps of the dilation to each side, which the convolution of the phases pads itself
+    inner = (K - 1) // 2 if K % 2 else 0
+    before = d * (K - 1) // 2 - d * inner
+    reach = d * (K - 1) - 2 * d * inner
     h, w = -(-(H + reach) // d), -(-(W + reach) // d)
-    before = reach // 2
-    padded = F.pad(x_BCHW, (before, w * d - W - before, before, h * d - H - before))
-    phases = padded.permute(0, 2, 3, 1).reshape(B, h, d, w, d, C).permute(2, 4, 0, 1, 3, 5).reshape(d * d * B, h, w, C)
-    z = F.conv2d(phases.permute(0, 3, 1, 2), weight_C1KK, bias_C, groups=C)
+    # one name for every step, so that no step outlives the next
+    z = x_BCHW.contiguous(memory_format=torch.channels_last)
+    del x_BCHW
+    z = F.pad(z, (before, w * d - W - before, before, h * d - H - before))
+    z = z.permute(0, 2, 3, 1).reshape(B, h, d, w, d, C).permute(2, 4, 0, 1, 3, 5).reshape(d * d * B, h, w, C)
+    z = F.conv2d(z.permute(0, 3, 1, 2), weight_C1KK, bias_C, padding=inner, groups=C)
     h, w = z.shape[2:]
-    y_BHWC = z.permute(0, 2, 3, 1).reshape(d, d, B, h, w, C).permute(2, 3, 0, 4, 1, 5).reshape(B, h * d, w * d, C)
-    y_BCHW = y_BHWC.permute(0, 3, 1, 2)[:, :, :H, :W]
-    return y_BCHW.contiguous(memory_format=torch.channels_last if _is_channels_last(x_BCHW) else torch.contiguous_format)
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    z = z.permute(0, 2, 3, 1).reshape(d, d, B, h, w, C).permute(2, 3, 0, 4, 1, 5).reshape(B, h * d, w * d, C)
+    return F.pad(z.permute(0, 3, 1, 2), (0, W - w * d, 0, H - h * d))

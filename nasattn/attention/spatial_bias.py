@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nasattn.attention.module import AttentionModule
+from nasattn.attention.precision import is_channels_last, is_eager
 from nasattn.attention.token import Option, register_attention
 
 
@@ -19,7 +21,7 @@ from nasattn.attention.token import Option, register_attention
     form="widening",
     paper="Spatial Bias (arXiv 2302.12505)",
 )
-class SpatialBias(nn.Module):
+class SpatialBias(AttentionModule):
     """Computes a few maps that know the whole image: ``(B, C, H, W) -> (B, maps, P, P)``, or ``(B, maps, *size)``.
 
     It does not keep its input's shape: a host widens its block by ``maps`` channels. Reduced maps = maps + kernel - 1
@@ -39,7 +41,7 @@ class SpatialBias(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.pool, self.maps = pool, maps
+        self.channels, self.pool, self.kernel, self.maps = channels, pool, kernel, maps
         reduced = maps + kernel - 1
         self.feature_reduction = nn.Sequential(
             nn.Conv2d(channels, reduced, 1, bias=False, device=device, dtype=dtype),
@@ -60,11 +62,18 @@ class SpatialBias(nn.Module):
         else:
             z_BRHW = norm(z_BRHW)
         z_BRPP = F.adaptive_avg_pool2d(F.relu(z_BRHW), self.pool)
-        bias_BPM = self.sb_conv(z_BRPP.flatten(2).transpose(1, 2))
-        bias_BMPP: Tensor = bias_BPM.transpose(1, 2).unflatten(2, (self.pool, self.pool))
+        bias_BMPP = self._exchange(z_BRPP.flatten(2)).view(-1, self.maps, self.pool, self.pool)
+        if is_eager(x_BCHW) and is_channels_last(x_BCHW):  # a concatenation of two layouts is several times slower
+            bias_BMPP = bias_BMPP.contiguous(memory_format=torch.channels_last)
         if size is None:
             return bias_BMPP
         return F.interpolate(bias_BMPP, size=size, mode="bilinear", align_corners=False)
 
+    def _exchange(self, z_BRQ: Tensor) -> Tensor:
+        """``sb_conv``, whose channels are the Q = P * P positions, as one matrix product: it gives the maps as they are used."""
+        conv = self.sb_conv
+        windows_BMQK = torch.stack([z_BRQ[:, k : k + self.maps] for k in range(conv.kernel_size[0])], dim=3)
+        return F.linear(windows_BMQK.flatten(2), conv.weight.flatten(1), conv.bias)
+
     def extra_repr(self) -> str:
-        return f"pool={self.pool}, maps={self.maps}"
+        return f"{self.channels}, pool={self.pool}, kernel={self.kernel}, maps={self.maps}"

@@ -124,8 +124,12 @@ class Host:
         The rule: a number of groups scales with *width* (see :meth:`Attention.scaled`), and each of the proxy's *blocks*
         per stage carries the attention if any of the host's blocks does that it stands for (see :meth:`Where.reduced`).
         """
-        model = self.build_proxy(self.plain(), width=width, blocks=blocks, stem_stride=4, num_classes=1, device="meta")
-        return self._scaled(placement, self.family.slots(model), width)
+        return self._scaled(placement, self.proxy_stages(width, blocks), width)
+
+    def proxy_stages(self, width: float, blocks: int = 1) -> tuple[StageSlots, ...]:
+        """What each stage of a proxy offers."""
+        plain = self.build_proxy(self.plain(), width=width, blocks=blocks, stem_stride=4, num_classes=1, device="meta")
+        return self.family.slots(plain)
 
     def _scaled(self, placement: str | Placement, slots: tuple[StageSlots, ...], width: float) -> Placement:
         full = self.placement(placement)

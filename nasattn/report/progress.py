@@ -69,6 +69,8 @@ class SearchView:
         self.bar.update(self.task, total=event.trials, completed=event.finished)
         known = f", {event.finished} of them known" if event.finished else ""
         self._print(f"study {event.study} in {event.storage}: {event.trials} trials{known}, {event.workers} workers")
+        if event.note:
+            self._print(event.note)
 
     def _on_finish(self, record: EvaluationRecord) -> None:
         self.running.pop(record.trial, None)

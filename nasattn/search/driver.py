@@ -99,7 +99,7 @@ def run_search(
     if not search.study.get_trials(deepcopy=False):
         _enqueue_baseline(search)
     workers = config.workers or default_workers(config)
-    listener(SearchStarted(config.name, config.trials, search.counted, workers, store.shown))
+    listener(SearchStarted(config.name, config.trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
     if search.counted < config.trials:
         _run_ray(config, search, workers, address, start)
     if search.problem is not None:
@@ -134,6 +134,20 @@ def check_buildable(config: StudyConfig) -> None:
             raise UsageError(
                 f"{config.space.where('stages')}: {placement} cannot be built on {host.name} or its proxy of width {fidelity.width:g}: {error}"
             ) from None
+
+
+def alike_in_proxy(config: StudyConfig) -> str:
+    """A line that says which choices the proxies of this fidelity cannot tell apart; empty where there are none."""
+    host, fidelity = get_host(config.space.host), config.fidelity
+    slots = host.proxy_stages(fidelity.width, fidelity.blocks)
+    lost = []
+    for number, (tokens, offered, blocks) in enumerate(zip(config.space.tokens, slots, host.blocks, strict=True), start=1):
+        different = len({offered.scaled(token, fidelity.width, blocks) for token in tokens})
+        if different < len(tokens):
+            lost.append(f"stage {number} has {len(tokens)} choices and {different} different proxies")
+    if not lost:
+        return ""
+    return f"note: {'; '.join(lost)} with fidelity blocks {fidelity.blocks}, width {fidelity.width:g}: raise them to tell all choices apart"
 
 
 def load_study_task(config: StudyConfig) -> Task:
@@ -297,6 +311,7 @@ def plan(config: StudyConfig) -> dict[str, Any]:
         "space": f"{config.space.name}: {config.space.size:,} placements on {config.space.host}, every choice can be built",
         "task": f"{task.name}: {len(task.train):,} training and {len(task.val):,} validation images, {len(task.classes)} classes",
         "fidelity": config.fidelity.to_dict(),
+        "note": alike_in_proxy(config).removeprefix("note: ") or None,
         "recipe": config.recipe.to_dict(),
         "trials": config.trials,
         "sampler": config.sampler,

@@ -9,13 +9,14 @@ from nasattn.store.records import EvaluationRecord
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """The search is about to run: the study's name, trainings wanted and already there, workers."""
+    """The search is about to run: the study's name, trainings wanted and already there, workers, and what the user should know."""
 
     study: str
     trials: int
     finished: int
     workers: int
     storage: str
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,38 @@ def test_half_precision_is_clustered_in_float32() -> None:
         assert torch.equal(cluster_tokens(q.float(), 4)[0], expected)
 
 
+@pytest.mark.parametrize("tokens", [99, 9000, 33000])  # sorted as they are, filled up for a sort by radix, sorted by radix
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_tokens_that_are_all_equal_keep_their_order(value: float) -> None:
-    order, real = cluster_tokens(torch.full((1, 1, 99, 4), value), 1)
-    assert torch.equal(order[0, 0][real], torch.arange(99))
+def test_tokens_that_are_all_equal_keep_their_order(value: float, dtype: torch.dtype, tokens: int) -> None:
+    order, real = cluster_tokens(torch.full((1, 1, tokens, 4), value, dtype=dtype), 1)
+    assert torch.equal(order[0, 0][real], torch.arange(tokens))
+
+
+@pytest.mark.parametrize("tokens", [98, 99, 9001, 33000])
+def test_one_image_that_is_not_finite_leaves_the_others_alone(tokens: int) -> None:
+    q = draw(3, 2, tokens, 4, dtype=torch.float32)
+    expected, _ = cluster_tokens(q[1:2], 1)
+    q[0], q[2] = torch.nan, torch.inf
+    assert torch.equal(cluster_tokens(q, 1)[0][1:2], expected)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (14, 7), (15, 7)])
+def test_a_batch_in_parts_gives_the_same(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = create_attention("fsla", 64, dtype=torch.float64), draw(5, 64, *size)
+    expected = module(x)
+    monkeypatch.setattr("nasattn.attention.fsla.CACHED_VALUES", 2 * 64 * 98)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        y = module(x.to(memory_format=layout))
+        torch.testing.assert_close(y, expected)
+        assert y.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("size", [(14, 14), (15, 7), (1, 1)])
+def test_exports_for_one_batch(size: tuple[int, int]) -> None:
+    module, x = create_attention("fsla", 64).eval(), draw(2, 64, *size, dtype=torch.float32)
+    program = torch.export.export(module, (x + 1,))
+    torch.testing.assert_close(program.module()(x), module(x))
 
 
 @pytest.mark.parametrize(("channels", "heads"), [(8, 1), (32, 1), (64, 2), (96, 3), (100, 2), (256, 8)])

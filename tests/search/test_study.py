@@ -12,6 +12,7 @@ import pytest
 from nasattn.config import list_yaml, shipped
 from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.proxy import Fidelity, Recipe
+from nasattn.search.driver import alike_in_proxy
 from nasattn.search.samplers import SAMPLERS, make_sampler
 from nasattn.search.study import MaxLatency, StudyConfig, check_same, make_config, parse_duration, read_study_file
 from nasattn.space import load_space
@@ -210,3 +211,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_samplers(name: str) -> None:
     assert SAMPLERS[name]
     assert type(make_sampler(name, seed=0)).__name__.lower().startswith(name.replace("nsga2", "nsgaii").replace("nsga3", "nsgaiii"))
+
+
+def test_choices_that_proxies_cannot_tell_apart_are_named() -> None:
+    settings = {"space": "resnet50_ean_sge", "task": "digits"}
+    note = alike_in_proxy(make_config(settings))
+    assert "stage 3 has 64 choices and 2 different proxies" in note
+    assert "with fidelity blocks 1, width 0.125: raise them" in note
+    assert alike_in_proxy(make_config({**settings, "fidelity": {"blocks": 6}})) == ""
+    assert alike_in_proxy(make_config({"space": "resnet50_stages", "task": "digits"})) == ""
