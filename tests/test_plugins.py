@@ -74,7 +74,9 @@ def test_the_model_is_built_saved_and_loaded(installed: Path) -> None:
 
 def test_a_search_uses_them(installed: Path) -> None:
     fidelity = "fidelity: {samples: 200, val_samples: 100, resolution: 24, epochs: 1}"
-    (installed / "study.yaml").write_text(f"space: {installed}/space.yaml\ntask: digits\nstudy: mine\ntrials: 2\nsampler: random\n{fidelity}\n")
+    (installed / "study.yaml").write_text(
+        f"space: {installed}/space.yaml\ntask: digits\nstudy: mine\ntrials: 2\nsampler: random\n{fidelity}\n"
+    )
     done = run(installed, "-m", "nasattn", "run", "study.yaml")
     assert done.returncode == 0 and "Front of mine" in done.stdout, done.stdout + done.stderr
     exported = run(installed, "-m", "nasattn", "export", "mine", "--trial", "1", "--out", "out")
