@@ -24,14 +24,18 @@ class PlacedBlock(nn.Module):
         inserted: The names of the submodules that carry the attention.
     """
 
-    slots: ClassVar[Mapping[str, str]] = {}
-    native: str = "none"
-    removed: Mapping[str, torch.Size] = {}
-    inserted: tuple[str, ...] = ()
+    if TYPE_CHECKING:  # TorchScript would read these annotations
+        slots: ClassVar[Mapping[str, str]]
+        native: str
+        removed: Mapping[str, torch.Size]
+        inserted: tuple[str, ...]
 
-    if TYPE_CHECKING:  # the layers that timm's block brings
+        def __getattr__(self, name: str) -> Any: ...  # the layers that timm's block brings
 
-        def __getattr__(self, name: str) -> Any: ...
+    slots = {}  # noqa: RUF012  (replaced, never changed)
+    native = "none"
+    removed = {}  # noqa: RUF012
+    inserted = ()
 
     @classmethod
     def adopt(cls, block: nn.Module) -> PlacedBlock:

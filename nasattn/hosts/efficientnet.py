@@ -28,63 +28,75 @@ class _PlacedConv(PlacedBlock):
     """What the block types share. ``none`` removes the native Squeeze-and-Excitation, ``se`` keeps it."""
 
     slots = {"mid": "se", "out": "attn_out"}  # noqa: RUF012
-    spatial: str  # names of the layers: the spatial convolution, its norm, the projection, its norm
-    spatial_norm: str
-    projection: str
-    projection_norm: str
 
     def channels_at(self, position: str) -> int:
-        projection = getattr(self, self.projection)
+        projection = self.widened()[1]
         return int(projection.in_channels if position == "mid" else projection.out_channels)
 
-    def widened(self) -> tuple[nn.Conv2d, nn.Conv2d]:
-        return getattr(self, self.spatial), getattr(self, self.projection)
-
-    def _spatial_on(self, x: Tensor, shortcut: Tensor) -> Tensor:
-        """From the spatial convolution's input to the block's output."""
-        before = x
-        x = getattr(self, self.spatial_norm)(getattr(self, self.spatial)(x))
-        x = self.aa(x)
-        if self.se is not None:
-            x = self.se(x)
-        out = getattr(self, self.projection)(x)
-        if self.sb is not None:
-            maps = getattr(self, self.spatial_norm).act(self.sb_bn(resized(self.sb(before), x)))
-            out = out + self.sb_proj(maps)
-        out = getattr(self, self.projection_norm)(out)
+    def _added(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """The end of the block, from its last norm's output on."""
         if self.attn_out is not None:
-            out = self.attn_out(out)
+            x = self.attn_out(x)
         if self.has_skip:
-            out = self.drop_path(out) + shortcut
-        y: Tensor = out
-        return y
+            x = self.drop_path(x) + shortcut
+        return x
 
 
 class PlacedInvertedResidual(_PlacedConv, InvertedResidual):  # type: ignore[misc]
     """timm's InvertedResidual (MBConv) with an attention."""
 
-    spatial, spatial_norm, projection, projection_norm = "conv_dw", "bn2", "conv_pwl", "bn3"
+    def widened(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+        return self.conv_dw, self.conv_pwl
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._spatial_on(self.bn1(self.conv_pw(x)), x)
+        shortcut = x
+        if self.conv_s2d is not None:
+            x = self.bn_s2d(self.conv_s2d(x))
+        before = self.bn1(self.conv_pw(x))
+        x = self.aa(self.bn2(self.conv_dw(before)))
+        if self.se is not None:
+            x = self.se(x)
+        out = self.conv_pwl(x)
+        if self.sb is not None:
+            out = out + self.sb_proj(self.bn2.act(self.sb_bn(resized(self.sb(before), x))))
+        return self._added(self.bn3(out), shortcut)
 
 
 class PlacedDepthwiseSeparable(_PlacedConv, DepthwiseSeparableConv):  # type: ignore[misc]
     """timm's DepthwiseSeparableConv with an attention."""
 
-    spatial, spatial_norm, projection, projection_norm = "conv_dw", "bn1", "conv_pw", "bn2"
+    def widened(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+        return self.conv_dw, self.conv_pw
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._spatial_on(x, x)
+        shortcut = x
+        if self.conv_s2d is not None:
+            x = self.bn_s2d(self.conv_s2d(x))
+        before = x
+        x = self.aa(self.bn1(self.conv_dw(x)))
+        if self.se is not None:
+            x = self.se(x)
+        out = self.conv_pw(x)
+        if self.sb is not None:
+            out = out + self.sb_proj(self.bn1.act(self.sb_bn(resized(self.sb(before), x))))
+        return self._added(self.bn2(out), shortcut)
 
 
 class PlacedEdgeResidual(_PlacedConv, EdgeResidual):  # type: ignore[misc]
     """timm's EdgeResidual (fused MBConv) with an attention."""
 
-    spatial, spatial_norm, projection, projection_norm = "conv_exp", "bn1", "conv_pwl", "bn2"
+    def widened(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+        return self.conv_exp, self.conv_pwl
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._spatial_on(x, x)
+        shortcut = x
+        x = self.aa(self.bn1(self.conv_exp(x)))
+        if self.se is not None:
+            x = self.se(x)
+        out = self.conv_pwl(x)
+        if self.sb is not None:
+            out = out + self.sb_proj(self.bn1.act(self.sb_bn(resized(self.sb(shortcut), x))))
+        return self._added(self.bn2(out), shortcut)
 
 
 PLACED: dict[type, type[PlacedBlock]] = {

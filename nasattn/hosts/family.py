@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -206,7 +206,8 @@ def keep_attention_weights(state_dict: dict[str, Tensor], model: nn.Module) -> d
 class PlacedModel(nn.Module):
     """Base of models that carry a placement and have timm's ``init_weights``: it initialises the attentions as well."""
 
-    placement: str
+    if TYPE_CHECKING:  # TorchScript would read this annotation
+        placement: str
 
     def init_weights(self, *args: Any, **kwargs: Any) -> None:
         super().init_weights(*args, **kwargs)  # type: ignore[misc]

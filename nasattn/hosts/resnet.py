@@ -20,10 +20,24 @@ from nasattn.hosts.host import scale_channels
 from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
 
 
-class PlacedBottleneck(PlacedBlock, Bottleneck):  # type: ignore[misc]
-    """timm's Bottleneck with an attention. Spatial Bias reads the input of conv2 and widens conv2's output."""
+class _PlacedResidual(PlacedBlock):
+    """What both block types share."""
 
     slots = {"out": "se", "mid": "attn_mid"}  # noqa: RUF012  (a class constant)
+
+    def _added(self, x: Tensor, shortcut: Tensor) -> Tensor:
+        """The end of the block, up to its last activation."""
+        if self.se is not None:
+            x = self.se(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        return x + shortcut
+
+
+class PlacedBottleneck(_PlacedResidual, Bottleneck):  # type: ignore[misc]
+    """timm's Bottleneck with an attention. Spatial Bias reads the input of conv2 and widens conv2's output."""
 
     def channels_at(self, position: str) -> int:
         return int(self.conv3.out_channels if position == "out" else self.conv3.in_channels)
@@ -35,26 +49,25 @@ class PlacedBottleneck(PlacedBlock, Bottleneck):  # type: ignore[misc]
         shortcut = x
         x = self.act1(self.bn1(self.conv1(x)))
         before = x
-        x = self.conv2(x)
-        maps = None if self.sb is None else self.act2(self.drop_block(self.sb_bn(resized(self.sb(before), x))))
-        x = self.aa(self.act2(self.drop_block(self.bn2(x))))
+        spatial = self.conv2(x)
+        x = self.aa(self.act2(self.drop_block(self.bn2(spatial))))
         if self.attn_mid is not None:
             x = self.attn_mid(x)
         out = self.conv3(x)
-        if maps is not None:
+        if self.sb is not None:
+            maps = self.act2(self.drop_block(self.sb_bn(resized(self.sb(before), spatial))))
             out = out + self.sb_proj(resized(maps, x))
-        return _finish(self, self.bn3(out), shortcut, self.act3)
+        y: Tensor = self.act3(self._added(self.bn3(out), shortcut))
+        return y
 
 
-class PlacedBasicBlock(PlacedBlock, BasicBlock):  # type: ignore[misc]
+class PlacedBasicBlock(_PlacedResidual, BasicBlock):  # type: ignore[misc]
     """timm's BasicBlock with an attention.
 
     Spatial Bias has no basic-block form in the paper; here it reads the input of conv1 and widens conv1's output, so
     that, as in the bottleneck, its maps enter the convolution that follows (sb_proj is 3x3 like conv2). ``@mid`` is
     between the two convolutions.
     """
-
-    slots = {"out": "se", "mid": "attn_mid"}  # noqa: RUF012
 
     def channels_at(self, position: str) -> int:
         return int(self.conv2.out_channels if position == "out" else self.conv2.in_channels)
@@ -64,26 +77,16 @@ class PlacedBasicBlock(PlacedBlock, BasicBlock):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x
-        x = self.conv1(x)
-        maps = None if self.sb is None else self.act1(self.drop_block(self.sb_bn(resized(self.sb(shortcut), x))))
-        x = self.aa(self.act1(self.drop_block(self.bn1(x))))
+        spatial = self.conv1(x)
+        x = self.aa(self.act1(self.drop_block(self.bn1(spatial))))
         if self.attn_mid is not None:
             x = self.attn_mid(x)
         out = self.conv2(x)
-        if maps is not None:
+        if self.sb is not None:
+            maps = self.act1(self.drop_block(self.sb_bn(resized(self.sb(shortcut), spatial))))
             out = out + self.sb_proj(resized(maps, x))
-        return _finish(self, self.bn2(out), shortcut, self.act2)
-
-
-def _finish(block: Any, x: Tensor, shortcut: Tensor, act: nn.Module) -> Tensor:
-    if block.se is not None:
-        x = block.se(x)
-    if block.drop_path is not None:
-        x = block.drop_path(x)
-    if block.downsample is not None:
-        shortcut = block.downsample(shortcut)
-    out: Tensor = act(x + shortcut)
-    return out
+        y: Tensor = self.act2(self._added(self.bn2(out), shortcut))
+        return y
 
 
 PLACED = {BasicBlock: PlacedBasicBlock, Bottleneck: PlacedBottleneck}
