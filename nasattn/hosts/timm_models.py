@@ -6,11 +6,9 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from threading import Lock
-from types import ModuleType
+from functools import cache, partial
+from types import FunctionType, ModuleType
 from typing import Any
-from unittest.mock import patch
 
 from timm.models import build_model_with_cfg, register_model
 from timm.models._registry import generate_default_cfgs
@@ -20,7 +18,6 @@ from nasattn.attention import Placement
 from nasattn.hosts.family import Family, build_placed, keep_attention_weights
 from nasattn.hosts.host import Host, register_host
 
-_CAPTURE = Lock()
 PER_CALL = ("features_only", "out_indices", "feature_cls", "feature_cfg", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 
 
@@ -47,19 +44,28 @@ def plain_model(module: ModuleType, name: str, **kwargs: Any) -> PlainModel:
     timm keeps a model's arguments inside its entry point, on the way to ``build_model_with_cfg``: there they are read, so
     that no table of timm's architectures is repeated here.
     """
-    captured: dict[str, Any] = {}
+    plain: PlainModel = _recording(module)[name](pretrained=False, **kwargs)
+    return plain
 
-    def record(model_cls: Callable[..., nn.Module], variant: str, pretrained: bool, **arguments: Any) -> nn.Module:
-        captured.update(arguments, model_cls=model_cls)
-        return nn.Identity()
 
-    with _CAPTURE, patch.object(module, "build_model_with_cfg", record):
-        getattr(module, name)(pretrained=False, **kwargs)
+@cache
+def _recording(module: ModuleType) -> dict[str, Any]:
+    """The functions of *module* over again, with a ``build_model_with_cfg`` that records; the module stays as it is."""
+    names = dict(module.__dict__)
+    for name, function in module.__dict__.items():
+        if isinstance(function, FunctionType) and function.__globals__ is module.__dict__:
+            names[name] = FunctionType(function.__code__, names, name, function.__defaults__, function.__closure__)
+            names[name].__kwdefaults__ = function.__kwdefaults__
+    names["build_model_with_cfg"] = _record
+    return names
+
+
+def _record(model_cls: Callable[..., nn.Module], variant: str, pretrained: bool, **arguments: Any) -> PlainModel:
     for unused in ("features_only", "kwargs_filter", "pretrained_strict"):
-        captured.pop(unused, None)
-    if (cfg := captured.pop("model_cfg", None)) is not None:
-        captured["cfg"] = cfg
-    return PlainModel(captured.pop("model_cls"), captured, captured.pop("pretrained_filter_fn", None), captured.pop("feature_cfg", None))
+        arguments.pop(unused, None)
+    if (cfg := arguments.pop("model_cfg", None)) is not None:
+        arguments["cfg"] = cfg
+    return PlainModel(model_cls, arguments, arguments.pop("pretrained_filter_fn", None), arguments.pop("feature_cfg", None))
 
 
 def register_timm_hosts(

@@ -329,3 +329,14 @@ def test_every_host_builds_plain_native_and_with_an_attention(name: str) -> None
         create(name, placement, device="meta")(torch.empty(1, 3, 64, 64, device="meta"))
         host.build_proxy(placement, width=0.25, blocks=1, stem_stride=2, num_classes=2, device="meta")
     create(name, "fsla_c49@last" if name.startswith("boat") else "sge_g1@last", device="meta")
+
+
+def test_an_identity_start_is_saved_with_the_model(tmp_path: Path) -> None:
+    model = create("nasattn_resnet18", "sge_g8,sb,fsla_c4@last,ela_b@shared", identity_start=True, num_classes=4)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if key.endswith("strength"):
+                parameter.fill_(0.5)
+    save_for_hf(model, tmp_path, safe_serialization=True)
+    back = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    assert torch.equal(back(image(64, 64)), model(image(64, 64)))
