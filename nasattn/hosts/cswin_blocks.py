@@ -43,13 +43,11 @@ class StripeAttention(nn.Module):
 
     def forward(self, qkv_3BHWC: Tensor) -> Tensor:
         B, H, W, C = qkv_3BHWC.shape[1:]
-        height, width = min(self.stripe[0] or H, H), min(self.stripe[1] or W, W)
-        bottom, right = -H % height, -W % width
+        (height, rows, bottom), (width, columns, right) = _cut(H, self.stripe[0]), _cut(W, self.stripe[1])
         mask = None
         if bottom or right:
             mask = _real_keys(H, W, height, width, qkv_3BHWC.device).repeat(B, 1)[:, None, None, :]
             qkv_3BHWC = F.pad(qkv_3BHWC, (0, 0, 0, right, 0, bottom))
-        rows, columns = (H + bottom) // height, (W + right) // width
         grid = qkv_3BHWC.reshape(3, B, rows, height, columns, width, C).transpose(3, 4)
         stripes_3PhwC = grid.reshape(3, -1, height, width, C)
         y_PhwC: Tensor = self._attend(stripes_3PhwC, mask) + self.get_v(stripes_3PhwC[2].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -69,6 +67,19 @@ class StripeAttention(nn.Module):
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}, stripe={self.stripe}"
+
+
+def _cut(size: int, stripe: int | None) -> tuple[int, int, int]:
+    """How *size* positions are cut into stripes: their size, their number, and the padding that the last one needs.
+
+    Branches, not one formula: with dynamic shapes torch.compile then sees plain sizes, where it would reason for minutes
+    about remainders.
+    """
+    if stripe is None or size <= stripe:
+        return size, 1, 0
+    if size % stripe == 0:
+        return stripe, size // stripe, 0
+    return stripe, size // stripe + 1, stripe - size % stripe
 
 
 def _real_keys(H: int, W: int, height: int, width: int, device: torch.device) -> Tensor:

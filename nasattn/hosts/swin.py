@@ -46,6 +46,20 @@ class BranchSwinBlock(BranchBlock, SwinTransformerBlock):  # type: ignore[misc]
         return y
 
 
+class AnySizePatchEmbed(PatchEmbed):  # type: ignore[misc]
+    """timm's PatchEmbed, which pads images at the right and bottom, only where they do not fit.
+
+    timm's own padding is unconditional arithmetic on the size, which torch.compile with dynamic shapes takes minutes over.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        (height, width), (H, W) = self.patch_size, x.shape[-2:]
+        if H % height or W % width:
+            x = nn.functional.pad(x, (0, -W % width, 0, -H % height))
+        y: Tensor = super().forward(x)
+        return y
+
+
 class BranchSwin(PlacedModel, SwinTransformer):  # type: ignore[misc]
     """timm's Swin Transformer, of any image size, whose blocks can carry a branch: ``(B, in_chans, H, W) -> (B, num_classes)``.
 
@@ -55,7 +69,7 @@ class BranchSwin(PlacedModel, SwinTransformer):  # type: ignore[misc]
     """
 
     def __init__(self, strict_img_size: bool = False, **kwargs: Any) -> None:
-        kwargs.setdefault("embed_layer", partial(PatchEmbed, dynamic_img_pad=not strict_img_size))
+        kwargs.setdefault("embed_layer", PatchEmbed if strict_img_size else AnySizePatchEmbed)
         super().__init__(strict_img_size=strict_img_size, **kwargs)
         for stage in swin_stages(self):
             for block in stage:
