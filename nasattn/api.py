@@ -134,7 +134,7 @@ def search(
     return open_study(result.study, url)
 
 
-def measure_latency(host: str, placement: str, device: str = "cpu", batch: int = 1) -> dict[str, Any]:
+def measure_latency(host: str, placement: str, device: str = "cpu", batch: int = 1, runtime: str = "eager") -> dict[str, Any]:
     """Measure a placement against its plain host on this machine, with our own training kept off the device.
 
     Args:
@@ -142,12 +142,14 @@ def measure_latency(host: str, placement: str, device: str = "cpu", batch: int =
         placement: Such as ``none,sge_g32,ela_l,none``.
         device: ``cpu`` or ``cuda``.
         batch: Images at once.
+        runtime: ``eager``, ``compile``, ``cudagraph`` (CUDA) or ``onnxruntime`` (CPU, the extra ``onnx``).
 
     Returns:
         The fields of :class:`nasattn.latency.PairedLatency`, and host, placement and device key.
 
     Raises:
-        UsageError: Unknown host or device, or a placement that does not fit.
+        UsageError: Unknown host, device or runtime, or a placement that does not fit.
+        RuntimeFailure: The runtime cannot execute one of the two; there is no latency then.
     """
     from dataclasses import asdict
 
@@ -158,10 +160,15 @@ def measure_latency(host: str, placement: str, device: str = "cpu", batch: int =
     check_device(device)
     built = get_host(host)
     parsed = built.placement(placement)
-    meter = HostMeter(built.build, str(built.plain()), device, batch, built.resolution)
+    meter = HostMeter(built.build, str(built.plain()), device, batch, built.resolution, runtime)
     with DeviceLease(device).alone():
         pair = meter.measure(str(parsed))
-    return {"host": host, "placement": str(parsed), **asdict(pair), "device": str(DeviceKey.here(device, built.resolution, batch))}
+    return {
+        "host": host,
+        "placement": str(parsed),
+        **asdict(pair),
+        "device": str(DeviceKey.here(device, built.resolution, batch, runtime=runtime)),
+    }
 
 
 def list_spaces() -> list[str]:

@@ -294,12 +294,13 @@ def latency(
     placement: Annotated[str, typer.Argument(help="Such as none,sge_g32,ela_l,none.")],
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
     batch: Annotated[int, typer.Option("--batch", help="Images at once.", min=1)] = 1,
+    runtime: Annotated[str, typer.Option("--runtime", help="eager, compile, cudagraph or onnxruntime.")] = "eager",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a placement against its plain host, in pairs. Example: nasattn latency nasattn_resnet50 none,sge_g32,none,none"""
     from nasattn.api import measure_latency
 
-    figures = measure_latency(host, placement, device, batch)
+    figures = measure_latency(host, placement, device, batch, runtime)
     print(json.dumps(figures, indent=2)) if as_json else _print_pairs(figures)
 
 

@@ -224,6 +224,14 @@ def test_an_empty_image_folder_is_one_line(capsys: pytest.CaptureFixture[str], t
     assert "no folder train/" in error and error.count("\n") == 1
 
 
+def test_latency_in_another_runtime(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = json.loads(read(capsys, "latency", "nasattn_resnet18", "sge_g8,none,none,none", "--runtime", "onnxruntime", "--json"))
+    assert "onnxruntime-" in figures["device"]
+    assert figures["ratio_low"] <= figures["ratio"] <= figures["ratio_high"]
+    assert _run(["latency", "nasattn_resnet18", "sge_g8,none,none,none", "--runtime", "onnx"]) == 2
+    assert "Did you mean 'onnxruntime'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "command", ["search", "run", "front", "studies", "spaces", "hosts", "attentions", "show", "export", "dashboard", "latency"]
 )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from nasattn.latency.runtime import get_runtime
+
 
 @dataclass(frozen=True)
 class DeviceKey:
@@ -34,11 +36,14 @@ class DeviceKey:
         return f"{self.device} | {self.runtime} | batch {self.batch} | {self.resolution} px | {self.dtype} | {self.threads} threads"
 
     @classmethod
-    def here(cls, device: str, resolution: int, batch: int = 1, dtype: str = "float32") -> DeviceKey:
-        """The key of eager torch on this machine's *device* (``cpu`` or ``cuda``) with the threads torch uses now."""
+    def here(cls, device: str, resolution: int, batch: int = 1, dtype: str = "float32", runtime: str = "eager") -> DeviceKey:
+        """The key of *runtime* on this machine's *device* (``cpu`` or ``cuda``) with the threads torch uses now.
+
+        Raises:
+            UsageError: Unknown runtime, or one that the device lacks.
+        """
         name = torch.cuda.get_device_name() if device.startswith("cuda") else _cpu_name()
-        runtime = f"eager-torch{torch.__version__.partition('+')[0]}"
-        return cls(name, runtime, batch, resolution, dtype, torch.get_num_threads())
+        return cls(name, get_runtime(runtime, device).version(), batch, resolution, dtype, torch.get_num_threads())
 
 
 @cache

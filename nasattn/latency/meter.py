@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from nasattn.latency.runtime import get_runtime
+
 BLOCK_SECONDS = 0.005  # a block is repeated forwards until it is at least this long, well above the clock's noise
 FEWEST_ROUNDS = 6  # below, no pair of order statistics covers the median with 95 %
 
@@ -117,7 +119,7 @@ def _warm_up(run: Callable[[], object], seconds: float, clock: Callable[[], floa
 
 
 class HostMeter:
-    """Measures placements of one host against its plain form, eagerly, in inference mode.
+    """Measures placements of one host against its plain form, both in the same runtime.
 
     Args:
         build: Gives the model of a placement: ``build("none,sge_g32,none,none") -> nn.Module``.
@@ -125,10 +127,18 @@ class HostMeter:
         device: ``cpu`` or ``cuda``.
         batch: Images at once.
         resolution: Side of the images in pixels.
+        runtime: What executes the models, such as ``eager`` or ``onnxruntime`` (see :func:`get_runtime`).
+
+    Raises:
+        UsageError: Unknown runtime, or one that the device lacks.
+        RuntimeFailure: From :meth:`measure`: the runtime cannot execute the placement; it has no latency there.
     """
 
-    def __init__(self, build: Callable[[str], nn.Module], plain: str, device: str, batch: int, resolution: int) -> None:
+    def __init__(
+        self, build: Callable[[str], nn.Module], plain: str, device: str, batch: int, resolution: int, runtime: str = "eager"
+    ) -> None:
         self.build, self.plain, self.device = build, plain, device
+        self.runtime = get_runtime(runtime, device)
         self.images = torch.randn(batch, 3, resolution, resolution, device=device)
         self._baseline: Callable[[], object] | None = None
 
@@ -142,13 +152,4 @@ class HostMeter:
         return measure_pair(self._baseline, self._forward(placement), max_seconds=max_seconds)
 
     def _forward(self, placement: str) -> Callable[[], object]:
-        model = self.build(placement).to(self.device).eval()
-        cuda = self.device.startswith("cuda")
-
-        @torch.inference_mode()
-        def forward() -> None:
-            model(self.images)
-            if cuda:
-                torch.cuda.synchronize()
-
-        return forward
+        return self.runtime.prepare(self.build(placement), self.images)
