@@ -24,6 +24,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from nasattn.attention import Placement
 from nasattn.errors import NasattnError, UsageError
+from nasattn.latency import RuntimeFailure
 from nasattn.search.appraisal import Appraisal, Appraiser
 from nasattn.search.events import Event, TrialFinished, TrialReported, TrialStarted
 from nasattn.search.faults import FORCED, enqueue_again
@@ -174,8 +175,9 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         trial.set_user_attr("macs", macs)
         try:
             appraisal = self.appraiser.appraise(placement)
-        except (RuntimeError, ValueError, MemoryError) as error:
-            self._fail_unmeasured(trial, placement, identity, f"latency measurement failed: {type(error).__name__}: {error}")
+        except (RuntimeFailure, RuntimeError, ValueError, MemoryError) as error:
+            cause = str(error) if isinstance(error, RuntimeFailure) else f"{type(error).__name__}: {error}"
+            self._fail_unmeasured(trial, placement, identity, f"latency measurement failed: {cause}")
             return None
         latency = appraisal.latency
         trial.set_user_attr("latency_ms", round(latency.ms, 3))

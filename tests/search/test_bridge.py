@@ -200,7 +200,10 @@ def test_a_placement_that_cannot_run_fails_and_the_search_goes_on(store: Store, 
     assert drive(search) == ["none,none,none,none"]
     plain, broken = search.study.trials
     assert (plain.state, broken.state) == (TrialState.COMPLETE, TrialState.FAIL)
-    assert broken.user_attrs["reason"] == "latency measurement failed: RuntimeError: no kernel for this"
+    reason = (
+        "latency measurement failed: runtime 'eager' cannot run PlacementResNet(broken,none,none,none): RuntimeError: no kernel for this"
+    )
+    assert broken.user_attrs["reason"] == reason
     assert {"placement", "params", "macs"} <= set(broken.user_attrs)
     assert store.evaluations("broken")[1].state == "FAIL"
 
