@@ -14,6 +14,7 @@ from nasattn.store import EvaluationRecord, Store, StudyRecord
 if TYPE_CHECKING:
     from nasattn.export import Exported
     from nasattn.search.events import Event
+    from nasattn.search.latencies import SpaceLatencies
 
 DEFAULT_STORAGE = "sqlite:///nasattn.db"
 
@@ -51,24 +52,41 @@ class Study:
             raise StudyError(f"study {self.name!r} has no trial {number}: there are {known}; `nasattn front {self.name}` lists the best")
         return trials[number]
 
-    def front(self) -> list[FrontMember]:
-        """The front, fastest first, from the trials as they are now."""
-        return front(self.trials())
+    def front(self, device: str | None = None) -> list[FrontMember]:
+        """The front, fastest first, from the trials as they are now.
 
-    def best(self, max_latency: str | None = None) -> FrontMember:
-        """The most accurate member of the front, within *max_latency* (``1.2x`` or ``12ms``) if given.
+        Args:
+            device: A device key, or a part of one that fits no other: the front that the same trained proxies make there, by
+                what the database holds of that device (see :meth:`without_latency`).
+
+        Raises:
+            StudyError: No such device key, or more than one.
+        """
+        return front(self.trials() if device is None else self._trials_on(device))
+
+    def without_latency(self, device: str) -> list[str]:
+        """The completed placements of which nothing is known on the device key *device*; they are not on its front."""
+        return [t.placement for t in self._trials_on(device) if t.state == "COMPLETE" and t.latency is None]
+
+    def _trials_on(self, device: str) -> list[EvaluationRecord]:
+        from nasattn.search.latencies import find_latencies
+
+        return find_latencies(self._store, self.record.config["space"]["host"], device, self.trials())
+
+    def best(self, max_latency: str | None = None, device: str | None = None) -> FrontMember:
+        """The most accurate member of the front, within *max_latency* (``1.2x`` or ``12ms``) if given, on *device* (see :meth:`front`).
 
         Raises:
             StudyError: No trial has completed, or none is within the limit.
         """
-        members = self.front()
+        members = self.front(device)
         if not members:
             raise StudyError(f"study {self.name!r} has no completed trial: continue it with `nasattn search --study {self.name} ...`")
         if max_latency is None:
             return max(members, key=lambda m: m.accuracy)
-        from nasattn.search.study import MaxLatency
+        from nasattn.search.limits import Limit
 
-        limit = MaxLatency.parse(max_latency)
+        limit = Limit.parse("latency", max_latency)
         within = [m for m in members if limit.excess(m.latency_ms, m.latency_ratio) <= 0]
         if not within:
             fastest = members[0]
@@ -116,8 +134,8 @@ def search(
         address: A Ray cluster to join.
         fresh: Begin another study if there is one of this name.
         listener: Called with every event.
-        **settings: The keys of a study file: task, study, trials, time_budget, sampler, max_latency, device, workers,
-            gpus_per_trial, seed, fidelity, recipe.
+        **settings: The keys of a study file: task, study, trials, time_budget, sampler, max_latency, max_params, max_macs,
+            max_memory, device, runtime, deployment, workers, gpus_per_trial, seed, fidelity, recipe.
 
     Returns:
         The study, which holds the front.
@@ -134,8 +152,18 @@ def search(
     return open_study(result.study, url)
 
 
-def measure_latency(host: str, placement: str, device: str = "cpu", batch: int = 1, runtime: str = "eager") -> dict[str, Any]:
-    """Measure a placement against its plain host on this machine, with our own training kept off the device.
+def measure_latency(
+    host: str,
+    placement: str,
+    device: str = "cpu",
+    batch: int = 1,
+    runtime: str = "eager",
+    *,
+    storage: str | None = None,
+    max_seconds: float = 10.0,
+    **deployment: Any,
+) -> dict[str, Any]:
+    """Measure a placement end to end against its plain host on this machine, with our own training kept off the device.
 
     Args:
         host: Such as ``nasattn_resnet50``.
@@ -143,9 +171,12 @@ def measure_latency(host: str, placement: str, device: str = "cpu", batch: int =
         device: ``cpu`` or ``cuda``.
         batch: Images at once.
         runtime: ``eager``, ``compile``, ``cudagraph`` (CUDA) or ``onnxruntime`` (CPU, the extra ``onnx``).
+        storage: URL of a database to record the measurement in; None records nothing.
+        max_seconds: How long to measure for a narrower interval.
+        **deployment: The other fields of :class:`nasattn.latency.Deployment`: resolution, dtype, threads, channels_last.
 
     Returns:
-        The fields of :class:`nasattn.latency.PairedLatency`, and host, placement and device key.
+        The fields of :class:`nasattn.store.LatencyRecord`, and host, placement and device key.
 
     Raises:
         UsageError: Unknown host, device or runtime, or a placement that does not fit.
@@ -154,21 +185,49 @@ def measure_latency(host: str, placement: str, device: str = "cpu", batch: int =
     from dataclasses import asdict
 
     from nasattn.hosts import get_host
-    from nasattn.latency import DeviceKey, DeviceLease, HostMeter
-    from nasattn.search.study import check_device
+    from nasattn.latency import Deployment
+    from nasattn.search.latencies import HostLatencies
 
-    check_device(device)
     built = get_host(host)
     parsed = built.placement(placement)
-    meter = HostMeter(built.build, str(built.plain()), device, batch, built.resolution, runtime)
-    with DeviceLease(device).alone():
-        pair = meter.measure(str(parsed))
-    return {
-        "host": host,
-        "placement": str(parsed),
-        **asdict(pair),
-        "device": str(DeviceKey.here(device, built.resolution, batch, runtime=runtime)),
-    }
+    deployed = Deployment(device=device, batch=batch, runtime=runtime, **deployment)
+    latencies = HostLatencies(Store(storage or "sqlite://"), built, deployed, max_seconds)
+    _, record = latencies.measure(parsed)
+    return {"host": host, "placement": str(parsed), **asdict(record), "device": latencies.key}
+
+
+def measure_table(
+    space: str,
+    *,
+    storage: str | None = None,
+    held_out: int = 8,
+    seed: int = 0,
+    listener: Callable[[int, int, str], None] | None = None,
+    **deployment: Any,
+) -> SpaceLatencies:
+    """Measure what every attention of a space costs in every stage of its host, as far as the database lacks it.
+
+    Args:
+        space: Name of a shipped space, or a YAML file.
+        storage: URL of the database (see :func:`default_storage`).
+        held_out: Random placements measured end to end, which tell the table's error.
+        seed: Of those placements.
+        listener: Called before every measurement with the number of those done, of all, and what is measured.
+        **deployment: The fields of :class:`nasattn.latency.Deployment`: device, runtime, batch, resolution, dtype, threads,
+            channels_last.
+
+    Raises:
+        UsageError: Something in the settings is not allowed.
+        NasattnError: The runtime cannot execute the plain host, or the host's stages cannot be run by themselves.
+    """
+    from nasattn.hosts import get_host
+    from nasattn.latency import Deployment
+    from nasattn.search.latencies import HostLatencies, measure_space
+    from nasattn.space import load_space
+
+    loaded = load_space(space)
+    latencies = HostLatencies(Store(default_storage(storage)), get_host(loaded.host), Deployment(**deployment))
+    return measure_space(latencies, loaded, held_out, seed, listener or (lambda done, total, what: None))
 
 
 def list_spaces() -> list[str]:
@@ -183,4 +242,4 @@ def export(study: str, out: str | Path, storage: str | None = None, **choice: An
     return open_study(study, storage).export(out, **choice)
 
 
-__all__ = ["Study", "default_storage", "export", "list_spaces", "measure_latency", "open_study", "search"]
+__all__ = ["Study", "default_storage", "export", "list_spaces", "measure_latency", "measure_table", "open_study", "search"]

@@ -52,6 +52,14 @@ TrialsOption = Annotated[int | None, typer.Option("--trials", help="Trainings in
 TimeOption = Annotated[str | None, typer.Option("--time-budget", help="Begin no trial after this time: 90s, 30m, 2h.")]
 SamplerOption = Annotated[str | None, typer.Option("--sampler", help="random, tpe, nsga2, nsga3 or gp. Default: tpe.")]
 LimitOption = Annotated[str | None, typer.Option("--max-latency", help="Train nothing slower: 1.3x the plain host, or 12ms.")]
+ParamsOption = Annotated[str | None, typer.Option("--max-params", help="Train nothing larger: 1.1x the plain host, or 30M.")]
+MacsOption = Annotated[str | None, typer.Option("--max-macs", help="Train nothing with more multiply-accumulates: 1.1x, or 5G.")]
+MemoryOption = Annotated[
+    str | None, typer.Option("--max-memory", help="Train nothing that needs more memory at inference: 1.2x, or 200MB.")
+]
+RuntimeOption = Annotated[
+    str | None, typer.Option("--runtime", help="What will run the model: eager, compile, cudagraph, onnxruntime. Default: eager.")
+]
 AddressOption = Annotated[str | None, typer.Option("--address", help="A Ray cluster to join: auto or HOST:PORT. Default: start Ray here.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Proxies trained at once. Default: one per CPU or GPU.")]
 GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="Share of a GPU that a trial takes. Default: 1.")]
@@ -71,6 +79,10 @@ def search(
     time_budget: TimeOption = None,
     sampler: SamplerOption = None,
     max_latency: LimitOption = None,
+    max_params: ParamsOption = None,
+    max_macs: MacsOption = None,
+    max_memory: MemoryOption = None,
+    runtime: RuntimeOption = None,
     storage: StorageOption = None,
     address: AddressOption = None,
     workers: WorkersOption = None,
@@ -89,7 +101,8 @@ def search(
         raise UsageError(f"--space is missing: name one of {', '.join(list_yaml('search_spaces'))}, or a YAML file")
     flags = {
         "space": space, "study": study, "task": task, "trials": trials, "time_budget": time_budget, "sampler": sampler,
-        "max_latency": max_latency, "workers": workers, "gpus_per_trial": gpus_per_trial, "device": device, "seed": seed,
+        "max_latency": max_latency, "max_params": max_params, "max_macs": max_macs, "max_memory": max_memory, "runtime": runtime,
+        "workers": workers, "gpus_per_trial": gpus_per_trial, "device": device, "seed": seed,
     }  # fmt: skip
     _search(flags, "", storage, address, fresh, dry_run, quiet, as_json)
 
@@ -103,6 +116,10 @@ def run(
     time_budget: TimeOption = None,
     sampler: SamplerOption = None,
     max_latency: LimitOption = None,
+    max_params: ParamsOption = None,
+    max_macs: MacsOption = None,
+    max_memory: MemoryOption = None,
+    runtime: RuntimeOption = None,
     storage: StorageOption = None,
     address: AddressOption = None,
     workers: WorkersOption = None,
@@ -122,7 +139,8 @@ def run(
     path = find_yaml("studies", file, StudyError)
     flags = {
         "study": study, "task": task, "trials": trials, "time_budget": time_budget, "sampler": sampler,
-        "max_latency": max_latency, "workers": workers, "gpus_per_trial": gpus_per_trial, "device": device, "seed": seed,
+        "max_latency": max_latency, "max_params": max_params, "max_macs": max_macs, "max_memory": max_memory, "runtime": runtime,
+        "workers": workers, "gpus_per_trial": gpus_per_trial, "device": device, "seed": seed,
     }  # fmt: skip
     settings = {**read_study_file(path), **{k: v for k, v in flags.items() if v is not None}}
     _search(settings, f"{path}: ", storage, address, fresh, dry_run, quiet, as_json)
@@ -164,12 +182,19 @@ def _search(
 def front(
     study: StudyArgument,
     format: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Another device key, or a part that fits one alone: the front of the same proxies there.")
+    ] = None,
     storage: StorageOption = None,
 ) -> None:
     """Print a study's front, fastest first. Example: nasattn front STUDY --format json"""
     from nasattn.report.tables import front_csv, front_table
 
-    members = _open(study, storage).front()
+    opened = _open(study, storage)
+    members = opened.front(device)
+    if device is not None and (unknown := opened.without_latency(device)):
+        missing = f"{len(unknown)} placements have no latency on that device, such as {unknown[0]}"
+        print(f"note: {missing}: fill its table by `nasattn latency --space SPACE --storage URL` there", file=sys.stderr)
     if format is Format.json:
         print(json.dumps([m.to_dict() for m in members], indent=2))
     elif format is Format.csv:
@@ -290,18 +315,81 @@ def dashboard(
 
 @app.command()
 def latency(
-    host: Annotated[str, typer.Argument(help="A host, such as nasattn_resnet50.")],
-    placement: Annotated[str, typer.Argument(help="Such as none,sge_g32,ela_l,none.")],
+    host: Annotated[str | None, typer.Argument(help="A host, such as nasattn_resnet50.")] = None,
+    placement: Annotated[str | None, typer.Argument(help="Such as none,sge_g32,ela_l,none.")] = None,
+    space: Annotated[str | None, typer.Option("--space", help="Instead: what every attention of this space costs in every stage.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    runtime: Annotated[
+        list[str] | None, typer.Option("--runtime", help="eager, compile, cudagraph or onnxruntime; may be repeated.")
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images at once.", min=1)] = 1,
-    runtime: Annotated[str, typer.Option("--runtime", help="eager, compile, cudagraph or onnxruntime.")] = "eager",
+    resolution: Annotated[
+        int | None, typer.Option("--resolution", help="Side of the images in pixels. Default: the host's.", min=1)
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32; on cuda also float16 or bfloat16.")] = "float32",
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads of one forward.", min=1)] = 1,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Keep weights and images in channels-last memory format.")] = False,
+    held_out: Annotated[
+        int, typer.Option("--held-out", help="With --space: placements measured end to end, for the table's error.", min=0)
+    ] = 8,
+    plot: Annotated[Path | None, typer.Option("--plot", help="With --space: draw it into this file (.png, .svg, .pdf).")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="Database to record in. Default with --space: NASATTN_STORAGE, else sqlite:///nasattn.db."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a placement against its plain host, in pairs. Example: nasattn latency nasattn_resnet50 none,sge_g32,none,none"""
+    """Measure a placement against its plain host, in pairs, or every attention of a space in every stage.
+
+    Examples: nasattn latency nasattn_resnet50 none,sge_g32,none,none
+              nasattn latency --space resnet50_stages --runtime eager --runtime onnxruntime --plot costs.png
+    """
+    deployments: list[dict[str, Any]] = [
+        {"device": device, "runtime": name, "batch": batch, "resolution": resolution, "dtype": dtype, "threads": threads, "channels_last": channels_last}
+        for name in dict.fromkeys(runtime or ["eager"])
+    ]  # fmt: skip
+    if space is not None:
+        if host is not None:
+            raise UsageError(f"give either --space or a host and a placement, got both --space {space} and {host}")
+        _latency_of_space(space, deployments, held_out, plot, storage, as_json)
+        return
+    if host is None or placement is None:
+        raise UsageError("give a host and a placement, such as `nasattn latency nasattn_resnet50 none,sge_g32,none,none`, or --space NAME")
+    if plot is not None:
+        raise UsageError("--plot draws a space: give --space NAME instead of a host and a placement")
     from nasattn.api import measure_latency
 
-    figures = measure_latency(host, placement, device, batch, runtime)
-    print(json.dumps(figures, indent=2)) if as_json else _print_pairs(figures)
+    figures = [measure_latency(host, placement, storage=storage, **deployed) for deployed in deployments]
+    if as_json:
+        print(json.dumps(figures[0] if len(figures) == 1 else figures, indent=2))
+        return
+    for each in figures:
+        _print_pairs(each)
+
+
+def _latency_of_space(
+    space: str, deployments: list[dict[str, Any]], held_out: int, plot: Path | None, storage: str | None, as_json: bool
+) -> None:
+    from nasattn.api import measure_table
+    from nasattn.latency import Deployment
+    from nasattn.report.latency import check_picture, latency_summary, latency_table, plot_latencies
+    from nasattn.report.progress import measuring
+
+    if plot is not None:
+        check_picture(plot)
+    for deployed in deployments:
+        Deployment(**deployed)  # a mistake in the last one is found before the first is measured
+    found = []
+    for deployed in deployments:
+        with measuring(_err(), deployed["runtime"]) as listener:
+            found.append(measure_table(space, storage=storage, held_out=held_out, listener=listener, **deployed))
+        if not as_json:
+            _out().print(latency_table(found[-1]))
+    if as_json:
+        print(json.dumps([latency_summary(each) for each in found] if len(found) > 1 else latency_summary(found[0]), indent=2))
+    if plot is not None:
+        plot_latencies(found, plot)
+        print(f"Drawn: {plot}", file=sys.stderr)
 
 
 def _open(study: str, storage: str | None) -> Study:

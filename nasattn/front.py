@@ -38,6 +38,8 @@ class FrontMember:
         macs: Multiply-accumulates of one image at deployment resolution.
         tier: `certified` once re-measured with new seeds, else `provisional`.
         p_member: Probability of membership, given the errors above.
+        latency_method: `pair`: measured end to end; `table`: predicted from the additive table.
+        latency_exclusive: Nothing else used the device meanwhile; else the latency is `shared`, and cannot certify a member.
     """
 
     trial: int
@@ -54,6 +56,8 @@ class FrontMember:
     macs: int
     tier: Tier
     p_member: float
+    latency_method: str = "pair"
+    latency_exclusive: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -158,4 +162,6 @@ def _point(group: list[EvaluationRecord]) -> FrontMember:
         macs=first.macs,
         tier="provisional",
         p_member=0.0,
+        latency_method=first.latency.method,
+        latency_exclusive=first.latency.exclusive,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,30 @@ class Family:
         for blocks, attention, offered in zip(stages, placement, slots, strict=True):
             _place_stage(blocks, attention, offered, identity_start)
         model.placement = str(placement)  # type: ignore[assignment]
+
+    def stage_of(self, model: nn.Module, number: int, attention: Attention) -> Stage:
+        """A copy of the blocks of stage *number*, from 1, of a *model* in its original form, with *attention* in them.
+
+        Raises:
+            TokenError: The attention does not fit the stage.
+        """
+        blocks = copy.deepcopy(list(self.stages(model)[number - 1]))
+        slots = StageSlots.of(blocks, self.forms)
+        attention = slots.canonical(attention)
+        _place_stage(blocks, attention, slots, identity_start=False)
+        return Stage(f"{number}: {attention}", *blocks)
+
+
+class Stage(nn.Sequential):
+    """The blocks of one stage of a host, one after another.
+
+    Attributes:
+        placement: What it carries, for messages: ``2: sge_g32``.
+    """
+
+    def __init__(self, placement: str, *blocks: nn.Module) -> None:
+        super().__init__(*blocks)
+        self.placement = placement
 
 
 @dataclass(frozen=True)

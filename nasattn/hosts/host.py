@@ -12,7 +12,7 @@ from torch import nn
 
 from nasattn.attention import Attention, Placement
 from nasattn.errors import UsageError, did_you_mean
-from nasattn.hosts.family import Family, StageSlots, canonical
+from nasattn.hosts.family import Family, Stage, Stages, StageSlots, canonical
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,23 @@ class Host:
 
         model: nn.Module = timm.create_model(self.name, attn=str(self.placement(placement)), num_classes=num_classes, **kwargs)
         return model
+
+    def stage_blocks(self, model: nn.Module) -> Stages:
+        """The blocks of each stage of a model of this host."""
+        return self.family.stages(model)
+
+    def stage_of(self, model: nn.Module, number: int, attention: Attention) -> Stage:
+        """The blocks of stage *number*, from 1, with *attention* in them, one after another.
+
+        Args:
+            model: In its original form (:attr:`native`); its blocks are copied.
+            number: Of the stage.
+            attention: ``none`` for the plain stage.
+
+        Raises:
+            TokenError: The attention does not fit the stage.
+        """
+        return self.family.stage_of(model, number, attention)
 
     def build_proxy(
         self,

@@ -1,20 +1,31 @@
-"""Latency: paired measurements, the device key, and the lease that keeps training off a device being timed."""
+"""Latency: paired measurements, the additive table, the device key, and the lease that keeps training off a device being timed."""
 
 from __future__ import annotations
 
-from nasattn.latency.key import DeviceKey
+from nasattn.latency.deployment import DTYPES, Deployment, check_device
+from nasattn.latency.host_meter import HostMeter
+from nasattn.latency.key import DeviceKey, environment, physical_device
 from nasattn.latency.lease import DeviceLease
-from nasattn.latency.meter import HostMeter, PairedLatency, measure_pair
+from nasattn.latency.meter import PairedLatency, measure_pair
 from nasattn.latency.runtime import Runtime, RuntimeFailure, get_runtime, list_runtimes
+from nasattn.latency.table import LatencyTable, Prediction, TableError
 
 __all__ = [
+    "DTYPES",
+    "Deployment",
     "DeviceKey",
     "DeviceLease",
     "HostMeter",
+    "LatencyTable",
     "PairedLatency",
+    "Prediction",
     "Runtime",
     "RuntimeFailure",
+    "TableError",
+    "check_device",
+    "environment",
     "get_runtime",
     "list_runtimes",
     "measure_pair",
+    "physical_device",
 ]

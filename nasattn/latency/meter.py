@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import nn
-
-from nasattn.latency.runtime import get_runtime
 
 BLOCK_SECONDS = 0.005  # a block is repeated forwards until it is at least this long, well above the clock's noise
 FEWEST_ROUNDS = 6  # below, no pair of order statistics covers the median with 95 %
+LOOKS = 1.2  # the interval is looked at when the rounds have grown by this factor: looking at each would stop on a lucky one
+SETTLED = 0.98  # warm-up ends when the median of the last runs is at least this share of the median of those before
+WINDOW = 3  # runs in that median
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,12 @@ class PairedLatency:
         ratio_high: Upper end.
         rounds: Rounds of four blocks.
         settled: The interval's half-width reached the target before the time was over.
+        ms_p90: 90th percentile of the candidate's blocks, milliseconds a batch.
+        baseline_ms_p90: Of the baseline's.
+        device_ms: On CUDA: median time that the candidate's work takes on the GPU, by its own clock.
+        baseline_device_ms: Of the baseline's.
+        calibration: Log ratio of the baseline against its clone in the same run of the meter; the interval is at least that wide.
+        contention: What else used the device meanwhile, in one line; None when nothing did.
     """
 
     ms: float
@@ -38,16 +43,31 @@ class PairedLatency:
     ratio_high: float
     rounds: int
     settled: bool
+    ms_p90: float | None = None
+    baseline_ms_p90: float | None = None
+    device_ms: float | None = None
+    baseline_device_ms: float | None = None
+    calibration: float | None = None
+    contention: str | None = None
+
+
+@dataclass
+class Samples:
+    """The durations of the blocks of a measurement, in seconds a run, in the order of the rounds."""
+
+    baseline: list[float] = field(default_factory=list)
+    candidate: list[float] = field(default_factory=list)
 
 
 def measure_pair(
     baseline: Callable[[], object],
     candidate: Callable[[], object],
     *,
-    target: float = 0.02,
-    max_seconds: float = 4.0,
-    warmup_seconds: float = 0.2,
+    target: float = 0.01,
+    max_seconds: float = 10.0,
+    warmup_seconds: float = 0.5,
     clock: Callable[[], float] = time.perf_counter,
+    samples: Samples | None = None,
 ) -> PairedLatency:
     """Time two callables against each other.
 
@@ -57,10 +77,12 @@ def measure_pair(
         target: Half-width of the log ratio's interval at which to stop.
         max_seconds: Stop after this time, but not before 6 rounds, and only after three times as long while the
             half-width is above five times the target: the machine is doing something else.
-        warmup_seconds: How long each runs before it is timed.
+        warmup_seconds: How long each runs at most before it is timed; it ends earlier when the runs get no faster.
         clock: Seconds, monotonic.
+        samples: Receives every block's duration.
     """
-    repeats = [max(1, math.ceil(BLOCK_SECONDS / _warm_up(f, warmup_seconds, clock))) for f in (baseline, candidate)]
+    samples = Samples() if samples is None else samples
+    repeats = [max(1, math.ceil(BLOCK_SECONDS / warm_up(f, warmup_seconds, clock))) for f in (baseline, candidate)]
 
     def block(which: int) -> float:
         run = (baseline, candidate)[which]
@@ -69,27 +91,32 @@ def measure_pair(
             run()
         return (clock() - started) / repeats[which]
 
-    rounds: list[tuple[float, float]] = []
-    started = clock()
+    logs: list[float] = []
+    look, started = FEWEST_ROUNDS, clock()
     while True:
         b1, c1, c2, b2 = block(0), block(1), block(1), block(0)
-        rounds.append(((b1 + b2) / 2, (c1 + c2) / 2))
-        if len(rounds) < FEWEST_ROUNDS:
+        samples.baseline += [b1, b2]
+        samples.candidate += [c1, c2]
+        logs.append(math.log((c1 + c2) / (b1 + b2)))
+        elapsed = clock() - started
+        if len(logs) < FEWEST_ROUNDS or (len(logs) < look and elapsed < max_seconds):
             continue
-        logs = np.sort([math.log(c / b) for b, c in rounds])
-        low, high = median_interval(logs)
+        look = max(look, math.ceil(LOOKS * len(logs)))
+        low, high = median_interval(np.sort(logs))
         half_width = (high - low) / 2
-        patience = max_seconds if half_width <= 5 * target else 3 * max_seconds
-        if half_width <= target or clock() - started >= patience:
+        if half_width <= target or elapsed >= (max_seconds if half_width <= 5 * target else 3 * max_seconds):
             break
+    (ms, ms_p90), (baseline_ms, baseline_ms_p90) = (np.percentile(s, [50, 90]) * 1e3 for s in (samples.candidate, samples.baseline))
     return PairedLatency(
-        ms=float(np.median([c for _, c in rounds])) * 1e3,
-        baseline_ms=float(np.median([b for b, _ in rounds])) * 1e3,
+        ms=float(ms),
+        baseline_ms=float(baseline_ms),
         ratio=math.exp(float(np.median(logs))),
         ratio_low=math.exp(low),
         ratio_high=math.exp(high),
-        rounds=len(rounds),
+        rounds=len(logs),
         settled=half_width <= target,
+        ms_p90=float(ms_p90),
+        baseline_ms_p90=float(baseline_ms_p90),
     )
 
 
@@ -107,49 +134,19 @@ def median_interval(ordered: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tu
     return float(ordered[rank]), float(ordered[n - 1 - rank])
 
 
-def _warm_up(run: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
-    """Run for *seconds*, twice at least; returns the shortest time of one run."""
-    shortest, started, runs = math.inf, clock(), 0
-    while runs < 2 or clock() - started < seconds:
+def warm_up(run: Callable[[], object], seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Run until the moving median of the durations settles, for *seconds* at most but twice at least; returns the shortest."""
+    times: list[float] = []
+    started = clock()
+    while len(times) < 2 or clock() - started < seconds:
         before = clock()
         run()
-        shortest = min(shortest, clock() - before)
-        runs += 1
-    return max(shortest, 1e-9)
+        times.append(clock() - before)
+        long_enough = sum(times) >= min(seconds, 10 * BLOCK_SECONDS)
+        if long_enough and len(times) >= 2 * WINDOW and _median(times[-WINDOW:]) >= SETTLED * _median(times[-2 * WINDOW : -WINDOW]):
+            break
+    return max(min(times), 1e-9)
 
 
-class HostMeter:
-    """Measures placements of one host against its plain form, both in the same runtime.
-
-    Args:
-        build: Gives the model of a placement: ``build("none,sge_g32,none,none") -> nn.Module``.
-        plain: The baseline's placement.
-        device: ``cpu`` or ``cuda``.
-        batch: Images at once.
-        resolution: Side of the images in pixels.
-        runtime: What executes the models, such as ``eager`` or ``onnxruntime`` (see :func:`get_runtime`).
-
-    Raises:
-        UsageError: Unknown runtime, or one that the device lacks.
-        RuntimeFailure: From :meth:`measure`: the runtime cannot execute the placement; it has no latency there.
-    """
-
-    def __init__(
-        self, build: Callable[[str], nn.Module], plain: str, device: str, batch: int, resolution: int, runtime: str = "eager"
-    ) -> None:
-        self.build, self.plain, self.device = build, plain, device
-        self.runtime = get_runtime(runtime, device)
-        self.images = torch.randn(batch, 3, resolution, resolution, device=device)
-        self._baseline: Callable[[], object] | None = None
-
-    def measure(self, placement: str, max_seconds: float = 4.0) -> PairedLatency:
-        """Measure one placement, for *max_seconds* at most (see :func:`measure_pair`). The baseline itself has ratio 1 by definition."""
-        if self._baseline is None:
-            self._baseline = self._forward(self.plain)
-        if placement == self.plain:
-            pair = measure_pair(self._baseline, self._baseline, max_seconds=max_seconds)
-            return PairedLatency(pair.baseline_ms, pair.baseline_ms, 1.0, 1.0, 1.0, pair.rounds, True)
-        return measure_pair(self._baseline, self._forward(placement), max_seconds=max_seconds)
-
-    def _forward(self, placement: str) -> Callable[[], object]:
-        return self.runtime.prepare(self.build(placement), self.images)
+def _median(values: list[float]) -> float:
+    return float(np.median(values))

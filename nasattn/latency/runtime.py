@@ -63,7 +63,8 @@ class Runtime:
         Args:
             model: Gives one floating-point tensor. Moved in place to the images' device and dtype, and to evaluation mode.
             images: ``(B, C, H, W)`` in float32, on CUDA also float16 or bfloat16. The callable keeps them.
-            channels_last: Keep model and images in torch's channels-last memory format. ONNX Runtime has its own.
+            channels_last: Keep the weights in torch's channels-last memory format; the images stay in the format they are given.
+                ONNX Runtime has its own.
 
         Returns:
             A callable that runs one forward in inference mode and returns its output, a tensor or an array, when the work
@@ -74,13 +75,9 @@ class Runtime:
             RuntimeFailure: The model cannot be exported, compiled or run, or its output is not finite or not eager's.
         """
         self.check(images.device.type)
-        dtypes = list(TOLERANCES) if images.is_cuda else [torch.float32]
-        if images.dtype not in dtypes:
-            refused = f"runtime {self.name!r} on {images.device.type} takes no images in {images.dtype}"
-            raise UsageError(f"{refused}; allowed: {', '.join(map(str, dtypes))}")
+        self.check_dtype(images.dtype, images.device.type)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         model = model.to(images.device, images.dtype).to(memory_format=layout).eval()
-        images = images.contiguous(memory_format=layout)
         try:
             with torch.inference_mode():
                 expected = _one_tensor(model(images)).clone()
@@ -101,6 +98,13 @@ class Runtime:
         missing = [name for name in self.needs if importlib.util.find_spec(name) is None]
         if missing:
             raise UsageError(f'runtime {self.name!r} needs {", ".join(missing)}, not installed here: pip install "nasattn[onnx]"')
+
+    def check_dtype(self, dtype: torch.dtype, device: str) -> None:
+        """Raises UsageError when it does not run in *dtype* on *device* (``cpu``, ``cuda``)."""
+        dtypes = list(TOLERANCES) if device == "cuda" else [torch.float32]
+        if dtype not in dtypes:
+            refused = f"runtime {self.name!r} on {device} takes no images in {dtype}"
+            raise UsageError(f"{refused}; allowed: {', '.join(map(str, dtypes))}")
 
 
 _RUNTIMES: dict[str, Runtime] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -110,6 +112,15 @@ class SearchView:
         if self.failed:
             lines.append(Text(f"{self.failed} failed", style="red"))
         return Group(*lines)
+
+
+@contextmanager
+def measuring(console: Console, title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar for measurements; gives what is to be called with the number of those done, of all, and what is measured."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[what]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, refresh_per_second=1) as progress:
+        task = progress.add_task(title, total=None, what="")
+        yield lambda done, total, what: progress.update(task, completed=done, total=total, what=what)
 
 
 def describe(record: EvaluationRecord, done: int, total: int) -> str:

@@ -2,12 +2,11 @@
 
 Ray's own OptunaSearch, with two objectives, leaves trials RUNNING for ever when a value is NaN or missing, tells stopped
 trials as COMPLETE, and loses why a trial failed. Here COMPLETE means trained to the end with finite values, FAIL carries
-its reason, PRUNED is a placement above the latency limit (never trained), and only the database is remembered.
+its reason, PRUNED is a placement above a limit (never trained), and only the database is remembered.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 import warnings
@@ -15,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
@@ -23,12 +21,12 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from nasattn.attention import Placement
-from nasattn.errors import NasattnError, UsageError
 from nasattn.latency import RuntimeFailure
 from nasattn.search.appraisal import Appraisal, Appraiser
 from nasattn.search.events import Event, TrialFinished, TrialReported, TrialStarted
 from nasattn.search.faults import FORCED, enqueue_again
 from nasattn.search.samplers import FLAT, make_sampler
+from nasattn.search.unseen import draw_unseen
 from nasattn.store import EvaluationRecord, State, Store
 
 if TYPE_CHECKING:
@@ -36,9 +34,8 @@ if TYPE_CHECKING:
 
 OBJECTIVES = ["accuracy", "latency_ratio"]
 MODES = ["max", "min"]
-REPEATS = 8  # suggestions known already that are accepted in a row, before one is drawn among the others
-DRAWS = 1000  # random placements tried for an unseen one before all are gone through
-TOO_SLOW = 40  # placements above the latency limit in a row, before the search gives up
+REPEATS = 8  # suggestions in a row that are known already or above a limit, before one is drawn among the others
+GIVE_UP = 100  # placements above a limit in a row, before the search takes it that there is nothing else
 
 
 @dataclass
@@ -89,29 +86,27 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         self.told = {e.placement for e in told if e.state == "COMPLETE"}
         self.deadline = time.monotonic() + config.time_budget if config.time_budget else math.inf
         self.running: dict[str, _Running] = {}
-        self.too_slow: list[tuple[float, str]] = []  # in a row
-        self.known_slow: set[str] = set()
+        self.above: set[str] = set()  # placements found above a limit
         self.exhausted = False
-        self.problem: NasattnError | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next placement to train, as Ray's trial configuration. FINISHED when the budget is spent."""
         if trial_id in self.running:
             return self._ray_config(self.running[trial_id])
-        repeats = 0
-        while self.problem is None and self.counted < self.config.trials and time.monotonic() < self.deadline:
-            trial = self.study.ask() if repeats < REPEATS else self._ask_unseen()
-            if trial is None:  # every placement of the space is evaluated or running
+        misses = 0
+        while self.counted < self.config.trials and time.monotonic() < self.deadline:
+            trial = self.study.ask() if misses < REPEATS else self._ask_unseen(misses)
+            if trial is None:  # every placement of the space is evaluated, running or above a limit
                 self.exhausted = not self.running
                 return str(Searcher.FINISHED) if self.exhausted else None
             placement = self._placement(trial)
             identity = self.config.evaluation_identity(str(placement))
             if self._is_known(trial, placement, identity):
-                repeats += 1
+                misses += 1
                 continue
-            repeats += str(placement) in self.known_slow
             appraisal = self._appraise(trial, placement, identity)
             if appraisal is None:
+                misses += str(placement) in self.above
                 continue
             self.running[trial_id] = self._begin(trial, placement, identity, appraisal)
             return self._ray_config(self.running[trial_id])
@@ -131,13 +126,14 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         trial.set_user_attr("placement", str(placement))
         return placement
 
-    def _ask_unseen(self) -> Trial | None:
-        """A trial of a placement that is neither evaluated nor running; None when there is none left."""
+    def _ask_unseen(self, misses: int) -> Trial | None:
+        """A trial of a placement that is neither evaluated, running nor above a limit; None when there is none left."""
+        if misses >= GIVE_UP:
+            return None
         space = self.config.space
-        seen = self.told | self.known_slow | {r.record.placement for r in self.running.values()}
-        rng = np.random.default_rng((self.config.seed, self.counted, len(seen)))
-        drawn = (Placement(tuple(tokens[rng.integers(len(tokens))] for tokens in space.tokens)) for _ in range(DRAWS))
-        unseen = next((p for p in itertools.chain(drawn, space.placements()) if str(p) not in seen), None)
+        seen = self.told | self.above | {r.record.placement for r in self.running.values()}
+        seed = (self.config.seed, self.counted, len(seen))
+        unseen = draw_unseen(space, seen, self.appraiser.is_ruled_out, seed, thrift=(misses - REPEATS) / GIVE_UP)
         if unseen is None:
             return None
         self.study.enqueue_trial(space.params(unseen, self.flat))
@@ -169,7 +165,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         return True
 
     def _appraise(self, trial: Trial, placement: Placement, identity: str) -> Appraisal | None:
-        """Costs of the placement, written to the trial. None when it cannot be built or is above the latency limit: the trial is told so."""
+        """Costs of the placement, written to the trial. None when it cannot run or is above a limit: the trial is told so."""
         params, macs = self.appraiser.count(placement)
         trial.set_user_attr("params", params)
         trial.set_user_attr("macs", macs)
@@ -182,38 +178,19 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         latency = appraisal.latency
         trial.set_user_attr("latency_ms", round(latency.ms, 3))
         trial.set_user_attr("latency_interval", [round(latency.ratio_low, 4), round(latency.ratio_high, 4)])
-        if self.config.max_latency is None:
+        trial.set_user_attr("latency_method", latency.method)
+        for name, found in appraisal.constraints.items():
+            trial.set_constraint(name, found["excess"])
+        if not appraisal.violations:
             return appraisal
-        excess = self.config.max_latency.excess(latency.ms, latency.ratio)
-        trial.set_constraint("max_latency", excess)
-        if excess <= 0:
-            self.too_slow.clear()
-            return appraisal
-        reason = f"above the latency limit {self.config.max_latency}: {latency.ms:.1f} ms, {latency.ratio:.3f}x; not trained"
+        reason = f"{'; '.join(appraisal.violations)}; not trained"
         trial.set_user_attr("reason", reason)
         self.study.tell(trial, state=TrialState.PRUNED)
-        if str(placement) in self.known_slow:
-            return None
-        self.known_slow.add(str(placement))
-        self._store_untrained(
-            replace(self._record(trial, placement, identity, appraisal), state="PRUNED", error=reason), appraisal.latency_id
-        )
-        self._give_up_if_hopeless(placement, excess, f"{placement} with {latency.ms:.1f} ms, {latency.ratio:.3f}x")
+        if str(placement) not in self.above:
+            self.above.add(str(placement))
+            record = replace(self._record(trial, placement, identity, appraisal), state="PRUNED", error=reason)
+            self._store_untrained(record, appraisal.latency_id)
         return None
-
-    def _give_up_if_hopeless(self, placement: Placement, excess: float, shown: str) -> None:
-        """End the search when the plain host or too many placements in a row are above the latency limit."""
-        self.too_slow.append((excess, shown))
-        limit = self.config.max_latency
-        if placement.is_plain:
-            self.problem = UsageError(
-                f"--max-latency {limit} cannot be met: the plain host, the cheapest placement, is {shown}; raise the limit"
-            )
-        elif len(self.too_slow) >= TOO_SLOW:
-            fastest = min(self.too_slow)[1]
-            self.problem = NasattnError(
-                f"{TOO_SLOW} placements in a row are above --max-latency {limit}; the fastest is {fastest}: raise the limit"
-            )
 
     def _fail_unmeasured(self, trial: Trial, placement: Placement, identity: str, reason: str) -> None:
         params, macs = self.appraiser.count(placement)
@@ -241,6 +218,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
             fidelity=self.config.fidelity.to_dict(),
             identity=identity,
             latency=appraisal.latency,
+            constraints=appraisal.constraints,
         )
 
     def _begin(self, trial: Trial, placement: Placement, identity: str, appraisal: Appraisal) -> _Running:

@@ -19,12 +19,15 @@ from nasattn.attention import Placement
 from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.front import FrontMember, front
 from nasattn.hosts import get_host
+from nasattn.latency import DeviceKey
 from nasattn.search.events import Event, SearchStarted
+from nasattn.search.limits import evaluate
 from nasattn.search.study import StudyConfig, check_same
 from nasattn.store import EvaluationRecord, Store, StudyRecord
 from nasattn.tasks import Task, TaskRequest, load_task
 
 if TYPE_CHECKING:
+    from nasattn.search.appraisal import Appraiser
     from nasattn.search.bridge import PlacementSearch
     from nasattn.search.worker import Start
 
@@ -94,7 +97,9 @@ def run_search(
 
     reconcile(store, config.name)
     listener = listener or (lambda event: None)
-    appraiser = Appraiser(store, config.space.host, config.device, config.batch)
+    appraiser = Appraiser(store, config.space.host, config.deployment, config.limits)
+    appraiser.check_feasible(config.space)
+    evaluate_again(store, config, appraiser)
     search = PlacementSearch(config, store, appraiser, store.evaluations(config.name), listener)
     if not search.study.get_trials(deepcopy=False):
         _enqueue_baseline(search)
@@ -102,8 +107,6 @@ def run_search(
     listener(SearchStarted(config.name, config.trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
     if search.counted < config.trials:
         _run_ray(config, search, workers, address, start)
-    if search.problem is not None:
-        raise search.problem
     evaluations = store.evaluations(config.name)
     members = front(evaluations)
     store.save_front(config.name, ((m.trial, m.tier, m.p_member) for m in members))
@@ -192,6 +195,14 @@ def reconcile(store: Store, study_name: str) -> None:
         store.optuna.set_trial_user_attr(trial._trial_id, "reason", "the driver ended during this trial; its placement is queued again")
         study.tell(trial.number, state=TrialState.FAIL)
         enqueue_again(study, trial)
+
+
+def evaluate_again(store: Store, config: StudyConfig, appraiser: Appraiser) -> None:
+    """Record what the limits, which may have changed since, say of the trials that the study has already."""
+    for record in store.evaluations(config.name):
+        if record.id is not None and record.latency is not None and config.limits:
+            costs = appraiser.costs(Placement.parse(record.placement), record.latency)
+            store.set_constraints(record.id, evaluate(config.limits, costs))
 
 
 def _enqueue_baseline(search: PlacementSearch) -> None:
@@ -315,7 +326,8 @@ def plan(config: StudyConfig) -> dict[str, Any]:
         "recipe": config.recipe.to_dict(),
         "trials": config.trials,
         "sampler": config.sampler,
-        "max_latency": str(config.max_latency) if config.max_latency else None,
+        "limits": {limit.name: str(limit) for limit in config.limits.values()} or None,
+        "deployment": str(DeviceKey.here(config.deployment.at(get_host(config.space.host).resolution))),
         "device": config.device,
         "workers": config.workers or default_workers(config),
         "seed": config.seed,

@@ -4,46 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nasattn.config import read_yaml
 from nasattn.errors import StudyError, UsageError, did_you_mean
+from nasattn.latency import Deployment, check_device
 from nasattn.proxy import Fidelity, ProxyJob, Recipe
+from nasattn.search.limits import UNITS, Limit
 from nasattn.search.samplers import SAMPLERS
 from nasattn.space import SearchSpace, load_space
 from nasattn.tasks import list_tasks
 
-DEVICES = ("cpu", "cuda")
 MAX_SEED = 2**31 - 1  # of a database integer
-
-
-@dataclass(frozen=True)
-class MaxLatency:
-    """An upper limit on latency: a ratio to the plain host (``1.3x``) or milliseconds (``12ms``)."""
-
-    limit: float
-    unit: str
-
-    @classmethod
-    def parse(cls, text: str) -> MaxLatency:
-        """Read ``1.3x`` or ``12ms``. Raises UsageError for anything else."""
-        unit = next((u for u in ("ms", "x") if text.endswith(u)), "")
-        try:
-            limit = float(text.removesuffix(unit))
-        except ValueError:
-            limit = 0.0
-        if not unit or not 0 < limit < float("inf"):
-            raise UsageError(f"a latency limit is a ratio such as 1.3x or a time such as 12ms, got {text!r}")
-        return cls(limit, unit)
-
-    def excess(self, ms: float, ratio: float) -> float:
-        """How far a latency is above the limit; zero or less is allowed."""
-        return (ms if self.unit == "ms" else ratio) - self.limit
-
-    def __str__(self) -> str:
-        return f"{self.limit:g}{self.unit}"
 
 
 @dataclass(frozen=True)
@@ -59,9 +34,9 @@ class StudyConfig:
         trials: Trainings in the study, all in all.
         time_budget: Seconds after which no new trial begins; None for no limit.
         sampler: One of SAMPLERS.
-        max_latency: Placements above it are not trained.
-        device: Where proxies train and latency is measured: ``cpu`` or ``cuda``.
-        batch: Images at once in latency measurements.
+        limits: Upper limits on ``latency``, ``params``, ``macs`` and ``memory`` of the real host: placements above one are not trained.
+        device: Where proxies train: ``cpu`` or ``cuda``.
+        deployment: How the real host is run when its latency is measured.
         workers: Proxies trained at once; None: one per CPU or GPU.
         gpus_per_trial: Share of a GPU each takes.
         seed: Of sampler, initialisation, data order and generated data.
@@ -75,9 +50,9 @@ class StudyConfig:
     trials: int = 24
     time_budget: float | None = None
     sampler: str = "tpe"
-    max_latency: MaxLatency | None = None
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     device: str = "cpu"
-    batch: int = 1
+    deployment: Deployment = field(default_factory=Deployment)
     workers: int | None = None
     gpus_per_trial: float = 1.0
     seed: int = 0
@@ -90,7 +65,6 @@ class StudyConfig:
         check_device(self.device)
         for name, value, least in (
             ("trials", self.trials, 1),
-            ("batch", self.batch, 1),
             ("workers", self.workers, 1),
             ("seed", self.seed, 0),
         ):
@@ -115,7 +89,7 @@ class StudyConfig:
             "fidelity": self.fidelity.to_dict(),
             "recipe": self.recipe.to_dict(),
             "device": self.device,
-            "batch": self.batch,
+            "deployment": self.deployment.to_dict(),
             "seed": self.seed,
         }
 
@@ -126,7 +100,7 @@ class StudyConfig:
             "space_name": self.space.name,
             "sampler": self.sampler,
             "trials": self.trials,
-            "max_latency": str(self.max_latency) if self.max_latency else None,
+            **{limit.name: str(limit) for limit in self.limits.values()},
         }
 
     def job(self, placement: str) -> ProxyJob:
@@ -135,24 +109,15 @@ class StudyConfig:
 
     def evaluation_identity(self, placement: str) -> str:
         """What makes two trainings the same: host, placement, task, fidelity, recipe, seed and device. A sha256."""
-        parts = {k: v for k, v in self.identity().items() if k not in ("space", "batch")}
+        parts = {k: v for k, v in self.identity().items() if k not in ("space", "deployment")}
         text = json.dumps({**parts, "host": self.space.host, "placement": placement}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_device(device: str) -> None:
-    """Raises UsageError for an unknown device, or for ``cuda`` where torch finds no GPU."""
-    if device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}: allowed: {', '.join(DEVICES)}")
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UsageError("device 'cuda': torch finds no GPU here; use --device cpu")
-
-
 def check_same(stored: dict[str, Any], config: StudyConfig) -> None:
     """Refuse to continue a study under another configuration. Raises StudyError with the differences."""
+    if "deployment" not in stored:  # by a release that knew only the batch
+        stored = {**stored, "deployment": Deployment(device=config.device, batch=stored.get("batch", 1)).to_dict()}
     differences = sorted(_differences("", {k: stored.get(k) for k in config.identity()}, config.identity()))
     if differences:
         raise StudyError(
@@ -171,7 +136,7 @@ def _differences(prefix: str, old: Any, new: Any) -> list[str]:
 
 STUDY_KEYS = (
     "space", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "sampler", "max_latency",
-    "device", "batch", "workers", "gpus_per_trial", "seed",
+    "max_params", "max_macs", "max_memory", "device", "deployment", "runtime", "batch", "workers", "gpus_per_trial", "seed",
 )  # fmt: skip
 
 
@@ -183,7 +148,7 @@ def read_study_file(path: Path) -> dict[str, Any]:
             raise StudyError(f"{path}: unknown key {key!r}; {did_you_mean(str(key), STUDY_KEYS)}allowed: {', '.join(STUDY_KEYS)}")
     if not data.get("space"):
         raise StudyError(f"{path}: key 'space' is missing; name a space or a space file")
-    for key in ("fidelity", "recipe"):
+    for key in ("fidelity", "recipe", "deployment"):
         if not isinstance(data.get(key, {}), dict):
             raise StudyError(f"{path}: {key} must be a mapping, got {data[key]!r}")
     return data
@@ -203,8 +168,10 @@ def make_config(settings: dict[str, Any], where: str = "") -> StudyConfig:
     }
     if "study" in given:
         changes["name"] = str(given.pop("study"))
-    if "max_latency" in given:
-        changes["max_latency"] = MaxLatency.parse(str(given.pop("max_latency")))
+    changes["limits"] = {cost: Limit.parse(cost, str(given.pop(f"max_{cost}"))) for cost in UNITS if f"max_{cost}" in given}
+    deployed = given.pop("deployment", {})
+    deployed = {**deployed, **{key: given.pop(key) for key in ("runtime", "batch") if key in given}}
+    changes["deployment"] = Deployment.from_dict({"device": given.get("device", "cpu"), **deployed}, where=f"{where}deployment: ")
     if "time_budget" in given:
         changes["time_budget"] = parse_duration(str(given.pop("time_budget")))
     return StudyConfig(space=space, **changes, **given)

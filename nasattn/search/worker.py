@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ray import tune
 
-from nasattn.latency import DeviceLease
+from nasattn.latency import DeviceLease, physical_device
 from nasattn.proxy import EpochReport, ProxyJob, ProxyTraining
 from nasattn.tasks import Task, TaskRequest, load_task
 
@@ -45,7 +45,7 @@ def _load_task(name: str, request: TaskRequest) -> Task:
 
 @lru_cache(maxsize=2)
 def _lease(device: str) -> DeviceLease:
-    return DeviceLease(device)
+    return DeviceLease(physical_device(device))
 
 
 class ProxyTrainable(tune.Trainable):  # type: ignore[misc]

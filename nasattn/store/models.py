@@ -49,13 +49,9 @@ class ArchitectureRow(Base):
     macs: Mapped[int] = mapped_column(BigInteger)
 
 
-class LatencyRow(Base):
-    """One paired measurement of a placement against its plain host on one device key."""
+class _Measured:
+    """The columns of a paired measurement (see :class:`nasattn.store.records.LatencyRecord`)."""
 
-    __tablename__ = "nasattn_latency"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    architecture_id: Mapped[int] = mapped_column(ForeignKey("nasattn_architecture.id"), index=True)
-    device_key: Mapped[str] = mapped_column(String(500), index=True)
     ms: Mapped[float]
     baseline_ms: Mapped[float]
     ratio: Mapped[float]
@@ -65,6 +61,37 @@ class LatencyRow(Base):
     settled: Mapped[bool]
     exclusive: Mapped[bool]
     measured_at: Mapped[datetime] = mapped_column(default=now)
+    ms_p90: Mapped[float | None]
+    baseline_ms_p90: Mapped[float | None]
+    device_ms: Mapped[float | None]
+    baseline_device_ms: Mapped[float | None]
+    calibration: Mapped[float | None]
+    contention: Mapped[str | None] = mapped_column(Text)
+    environment: Mapped[dict[str, Any] | None]
+
+
+class LatencyRow(_Measured, Base):
+    """The latency of a placement against its plain host on one device key: measured end to end, or predicted from the table."""
+
+    __tablename__ = "nasattn_latency"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    architecture_id: Mapped[int] = mapped_column(ForeignKey("nasattn_architecture.id"), index=True)
+    device_key: Mapped[str] = mapped_column(String(500), index=True)
+    method: Mapped[str] = mapped_column(String(16), server_default="pair")
+
+
+class EntryRow(_Measured, Base):
+    """An entry of the additive latency table: one stage of a host with an attention against the plain stage.
+
+    The attention ``none`` stands for the plain stage against the plain host.
+    """
+
+    __tablename__ = "nasattn_latency_entry"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    host: Mapped[str] = mapped_column(String(255), index=True)
+    device_key: Mapped[str] = mapped_column(String(500), index=True)
+    stage: Mapped[int]
+    attention: Mapped[str] = mapped_column(String(255))
 
 
 class EvaluationRow(Base):
@@ -88,6 +115,7 @@ class EvaluationRow(Base):
     worker: Mapped[str | None] = mapped_column(String(255))
     error: Mapped[str | None] = mapped_column(Text)
     reused_from: Mapped[int | None] = mapped_column(ForeignKey("nasattn_evaluation.id"))
+    constraints: Mapped[dict[str, Any] | None]
     started_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]
 

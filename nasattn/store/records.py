@@ -23,7 +23,26 @@ class StudyRecord:
 
 @dataclass(frozen=True)
 class LatencyRecord:
-    """A paired measurement: milliseconds per batch, and the ratio to the plain host with its 95 % interval."""
+    """A paired measurement: milliseconds per batch, and the ratio to the baseline with its 95 % interval.
+
+    Attributes:
+        ms: Median of the candidate.
+        baseline_ms: Median of the baseline.
+        ratio: Candidate / baseline.
+        ratio_low: Lower end of its interval.
+        ratio_high: Upper end.
+        pairs: Rounds of the measurement; 0 for a prediction.
+        settled: The interval became as narrow as it should.
+        exclusive: Nothing else used the device; else the measurement is `shared`, and cannot certify a member of a front.
+        method: ``pair``: measured end to end; ``table``: predicted from the table.
+        ms_p90: 90th percentile of the candidate.
+        baseline_ms_p90: Of the baseline.
+        device_ms: Median by the GPU's own clock.
+        baseline_device_ms: Of the baseline.
+        calibration: Log ratio of the baseline against its clone in the same run of the meter.
+        contention: What else used the device.
+        environment: What could be read of the machine: clocks, governor, system.
+    """
 
     ms: float
     baseline_ms: float
@@ -33,6 +52,14 @@ class LatencyRecord:
     pairs: int
     settled: bool
     exclusive: bool
+    method: Literal["pair", "table"] = "pair"
+    ms_p90: float | None = None
+    baseline_ms_p90: float | None = None
+    device_ms: float | None = None
+    baseline_device_ms: float | None = None
+    calibration: float | None = None
+    contention: str | None = None
+    environment: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +82,7 @@ class EvaluationRecord:
     worker: str | None = None
     error: str | None = None
     reused_from: int | None = None
+    constraints: dict[str, Any] | None = None
     id: int | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

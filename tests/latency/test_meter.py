@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy.stats import binom
-from torch import Tensor, is_inference_mode_enabled, nn
 
-from nasattn.latency import HostMeter, PairedLatency, measure_pair
+from nasattn.latency import PairedLatency, measure_pair
 from nasattn.latency.meter import median_interval
 
 Cost = Callable[[int], float]
@@ -103,46 +102,3 @@ def test_the_interval_covers_the_median_with_95_percent(n: int) -> None:
     assert high == n - 1 - rank
     assert 1 - 2 * binom.cdf(rank, n, 0.5) >= 0.95
     assert 1 - 2 * binom.cdf(rank + 1, n, 0.5) < 0.95  # the next narrower pair would not
-
-
-class Watched(nn.Module):
-    """A network that notes how it is called."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Conv2d(3, 4, 3)
-        self.calls: set[tuple[bool, bool, tuple[int, ...]]] = set()
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls.add((self.training, is_inference_mode_enabled(), tuple(x.shape)))
-        y: Tensor = self.layer(x)
-        return y
-
-
-@pytest.fixture
-def built() -> Iterator[dict[str, list[Watched]]]:
-    yield {}
-
-
-@pytest.fixture
-def meter(built: dict[str, list[Watched]]) -> HostMeter:
-    def build(placement: str) -> Watched:
-        built.setdefault(placement, []).append(Watched())
-        return built[placement][-1]
-
-    return HostMeter(build, "none,none", "cpu", batch=2, resolution=8)
-
-
-def test_the_plain_host_has_ratio_one_by_definition(meter: HostMeter) -> None:
-    pair = meter.measure("none,none", max_seconds=0.02)
-    assert (pair.ratio, pair.ratio_low, pair.ratio_high, pair.settled) == (1.0, 1.0, 1.0, True)
-    assert pair.ms == pair.baseline_ms > 0
-
-
-def test_a_placement_is_run_as_it_will_be_deployed(meter: HostMeter, built: dict[str, list[Watched]]) -> None:
-    for placement in ("none,se", "none,se", "se,none"):
-        pair = meter.measure(placement, max_seconds=0.02)
-        assert pair.rounds >= 6
-        assert 0 < pair.ratio_low <= pair.ratio <= pair.ratio_high < math.inf
-    assert {k: len(v) for k, v in built.items()} == {"none,none": 1, "none,se": 2, "se,none": 1}
-    assert all(model.calls == {(False, True, (2, 3, 8, 8))} for models in built.values() for model in models)

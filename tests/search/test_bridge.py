@@ -18,8 +18,9 @@ from nasattn.attention import register_attention, token
 from nasattn.errors import UsageError
 from nasattn.search.appraisal import Appraiser
 from nasattn.search.bridge import PlacementSearch
-from nasattn.search.driver import _enqueue_baseline, _enter_study, reconcile
-from nasattn.search.study import MaxLatency, StudyConfig
+from nasattn.search.driver import _enqueue_baseline, _enter_study, evaluate_again, reconcile
+from nasattn.search.limits import Limit
+from nasattn.search.study import StudyConfig
 from nasattn.store import Store
 from tests.search.test_driver import configure
 
@@ -51,7 +52,7 @@ def broken_attention() -> Iterator[str]:
 def begin(store: Store, config: StudyConfig, name: str) -> PlacementSearch:
     config = _enter_study(replace(config, name=name), store, fresh=False)
     reconcile(store, name)
-    appraiser = Appraiser(store, config.space.host, config.device, config.batch, max_seconds=0.1)
+    appraiser = Appraiser(store, config.space.host, config.deployment, config.limits, max_seconds=0.1)
     search = PlacementSearch(config, store, appraiser, store.evaluations(name), lambda event: None)
     if not search.study.get_trials(deepcopy=False):
         _enqueue_baseline(search)
@@ -159,21 +160,70 @@ def test_the_baseline_is_trained_where_the_space_lacks_it(store: Store, tmp_path
     assert "none" not in second
 
 
-def test_a_limit_below_the_plain_host_ends_at_once(store: Store, space_file: str) -> None:
-    search = begin(store, configure(space_file, max_latency="0.001ms", seed=14), "hopeless")
-    assert search.suggest("a") == Searcher.FINISHED
-    assert isinstance(search.problem, UsageError)
-    assert "cannot be met: the plain host" in str(search.problem)
-    (trial,) = search.study.trials
-    assert trial.state is TrialState.PRUNED
-    assert "not trained" in trial.user_attrs["reason"]
-    assert trial.system_attrs["constraints:max_latency"] > 0
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({"max_latency": "0.001ms"}, r"--max-latency 0.001ms cannot be met: the cheapest of the 24 placements of cheap is none,none,none,none with latency "),
+        ({"max_latency": "0.9x"}, "--max-latency 0.9x cannot be met: .* raise the limit"),
+        ({"max_params": "1M"}, "--max-params 1M cannot be met: .* none,none,none,none with params 11.69M, 1.000x; raise the limit"),
+        ({"max_macs": "1G"}, "--max-macs 1G cannot be met: .* with macs 1.814G, 1.000x"),
+        ({"max_memory": "10MiB"}, "--max-memory 10MiB cannot be met: .* with memory 53.82 MB, 1.000x"),
+    ],
+)  # fmt: skip
+def test_a_limit_below_the_plain_host_ends_at_once(store: Store, space_file: str, limit: dict[str, str], message: str) -> None:
+    config = configure(space_file, seed=14, **limit)
+    with pytest.raises(UsageError, match=message):
+        Appraiser(store, config.space.host, config.deployment, config.limits, max_seconds=0.1).check_feasible(config.space)
+
+
+def test_a_space_without_none_names_its_cheapest_placement(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "heavy.yaml"
+    path.write_text("host: nasattn_resnet18\nstages: {1: {lka: {kernel: [21, 7]}, fsla: }, 2: {none: }, 3: {none: }, 4: {none: }}")
+    for limit in ({"max_latency": "1.001x"}, {"max_params": "1.0001x"}):
+        config = configure(str(path), **limit)
+        with pytest.raises(UsageError, match=r"the cheapest of the 3 placements of heavy is lka_k7_d3,none,none,none with"):
+            Appraiser(store, config.space.host, config.deployment, config.limits, max_seconds=0.1).check_feasible(config.space)
 
 
 def test_a_limit_is_evaluated_for_every_trial(store: Store, space_file: str) -> None:
-    search = begin(store, replace(configure(space_file, trials=3, seed=15), max_latency=MaxLatency(50, "x")), "limited")
+    search = begin(store, replace(configure(space_file, trials=3, seed=15), limits={"latency": Limit("latency", 50, "x")}), "limited")
     drive(search)
     assert all(t.system_attrs["constraints:max_latency"] < 0 for t in search.study.trials)
+    stored = [e.constraints["max_latency"] for e in store.evaluations("limited") if e.constraints is not None]
+    assert len(stored) == len(store.evaluations("limited"))
+    assert all(c["limit"] == "50x" and c["excess"] == c["ratio"] / 50 - 1 for c in stored)
+
+
+def test_what_exceeds_any_limit_is_not_trained(store: Store, space_file: str) -> None:
+    """SGE has 32 or 64 parameters a block and ECA few; SE and GC have thousands: only placements without those are trained."""
+    search = begin(store, configure(space_file, trials=6, seed=22, max_params="1.0003x", max_macs="2G", max_memory="1.5x"), "small")
+    trained = drive(search)
+    assert len(trained) == 6
+    for record in store.evaluations("small"):
+        found = record.constraints
+        assert found is not None and set(found) == {"max_params", "max_macs", "max_memory"}
+        assert (record.state == "PRUNED") == any(c["excess"] > 0 for c in found.values())
+        assert (record.placement in trained) == (record.params <= 1.0003 * 11_689_512)
+
+
+def test_a_search_goes_on_to_the_few_that_are_allowed(store: Store, tmp_path: Path) -> None:
+    """Of 4,096 placements two are within the limit: they are found, then the search is over."""
+    path = tmp_path / "few.yaml"
+    heavy = "{none: , lka: {kernel: [7, 14, 21], dilation: [2]}, se: , gc: , cbam: , coord: }"
+    path.write_text(
+        f"host: nasattn_resnet18\nstages: {{1: {heavy}, 2: {heavy}, 3: {heavy}, 4: {{none: , eca: , lka: , se: , gc: , cbam: , coord: }}}}"
+    )
+    search = begin(store, configure(str(path), trials=10, seed=23, max_params="11689530"), "few")
+    assert sorted(drive(search)) == ["none,none,none,eca", "none,none,none,none"]
+    assert search.is_over
+
+
+def test_limits_that_changed_are_evaluated_again(store: Store, space_file: str) -> None:
+    drive(begin(store, configure(space_file, trials=2, seed=24), "changed"))
+    assert all(e.constraints in (None, {}) for e in store.evaluations("changed"))
+    config = replace(configure(space_file, trials=2, seed=24, max_macs="5G"), name="changed")
+    evaluate_again(store, config, Appraiser(store, config.space.host, config.deployment, config.limits))
+    assert all(e.constraints is not None and e.constraints["max_macs"]["excess"] < 0 for e in store.evaluations("changed"))
 
 
 def test_a_space_of_which_only_the_plain_host_is_fast_enough_is_exhausted(store: Store, tmp_path: Path) -> None:
@@ -181,7 +231,7 @@ def test_a_space_of_which_only_the_plain_host_is_fast_enough_is_exhausted(store:
     path.write_text("host: nasattn_resnet18\nstages: {1: {none: , fsla: {cluster: [25, 49]}}, 2: {none: }, 3: {none: }, 4: {none: }}")
     search = begin(store, configure(str(path), trials=10, seed=21, max_latency="1.01x"), "heavy")
     assert drive(search) == ["none,none,none,none"]
-    assert search.is_over and search.problem is None
+    assert search.is_over
     states = {e.placement: e.state for e in store.evaluations("heavy")}
     assert states["fsla_c49,none,none,none"] == states["fsla_c25,none,none,none"] == "PRUNED"
 
@@ -200,9 +250,7 @@ def test_a_placement_that_cannot_run_fails_and_the_search_goes_on(store: Store, 
     assert drive(search) == ["none,none,none,none"]
     plain, broken = search.study.trials
     assert (plain.state, broken.state) == (TrialState.COMPLETE, TrialState.FAIL)
-    reason = (
-        "latency measurement failed: runtime 'eager' cannot run PlacementResNet(broken,none,none,none): RuntimeError: no kernel for this"
-    )
+    reason = "latency measurement failed: runtime 'eager' cannot run Stage(1: broken): RuntimeError: no kernel for this"
     assert broken.user_attrs["reason"] == reason
     assert {"placement", "params", "macs"} <= set(broken.user_attrs)
     assert store.evaluations("broken")[1].state == "FAIL"
