@@ -11,23 +11,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from timm.layers import ClassifierHead, calculate_drop_path_rates
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from nasattn.attention import Placement
 from nasattn.attention.fsla import FeatureSpaceLocalAttention
 from nasattn.errors import UsageError
-from nasattn.hosts.branch import feature_cfg, heads_of_32, init_linear, pretrained_cfg, unwrapped
+from nasattn.hosts.branch import FEATURE_CFG, heads_of_32, init_linear
 from nasattn.hosts.cswin_blocks import ConvNorm, CSWinBlock, CSWinStage
 from nasattn.hosts.family import Family, Stages, build_placed
-from nasattn.hosts.host import Host, register_host, scale_channels
-from nasattn.hosts.timm_models import PlainModel, fit_checkpoint
+from nasattn.hosts.host import scale_channels
+from nasattn.hosts.own_models import pretrained_cfg, register_own_host, renamed, unwrapped
+from nasattn.hosts.timm_models import PlainModel
 
 
 class CSWinTransformer(nn.Module):
@@ -208,21 +208,6 @@ def boat_cswin_placement(model: Any) -> Placement:
     return Placement.parse(["fsla_c49@odd" for _ in model.stages])
 
 
-def build_boat_cswin(*args: Any, unit_scale: bool = False, **kwargs: Any) -> nn.Module:
-    """BOAT-CSWin: ``(B, in_chans, H, W) -> (B, num_classes)``.
-
-    Args:
-        *args: Those of :func:`build_placed`.
-        unit_scale: FSLA multiplies its logits by 1, as the authors' code does and their weights expect, not by D^-0.5.
-        **kwargs: Those of :class:`CSWinTransformer`.
-    """
-    model = build_placed(*args, **kwargs)
-    for module in model.modules():
-        if unit_scale and isinstance(module, FeatureSpaceLocalAttention):
-            module.scale = 1.0
-    return model
-
-
 def build_cswin_proxy(
     plain: PlainModel,
     width: float,
@@ -247,7 +232,25 @@ def build_cswin_proxy(
     )
 
 
-CSWIN = Family(stages=cswin_stages, proxy=build_cswin_proxy, forms=("branch",))
+CSWIN = Family(stages=cswin_stages, proxy=build_cswin_proxy, forms=("branch",), feature_cfg=FEATURE_CFG)
+
+
+def build_boat_cswin(unit_scale: bool = False, **kwargs: Any) -> nn.Module:
+    """BOAT-CSWin: ``(B, in_chans, H, W) -> (B, num_classes)``.
+
+    Args:
+        unit_scale: FSLA multiplies its logits by 1, as the authors' code does and their weights expect, not by D^-0.5.
+        **kwargs: `attn` and `identity_start` (see :func:`build_placed`), and those of :class:`CSWinTransformer`.
+
+    Raises:
+        TokenError: The placement cannot be read or does not fit.
+        UsageError: The settings of :class:`CSWinTransformer` do not fit.
+    """
+    model = build_placed(CSWinTransformer, CSWIN, default=boat_cswin_placement, **kwargs)
+    for module in model.modules():
+        if unit_scale and isinstance(module, FeatureSpaceLocalAttention):
+            module.scale = 1.0
+    return model
 
 
 # names in the authors' checkpoints (mahaoyuHKU/pytorch-boat and microsoft/CSWin-Transformer) and ours
@@ -266,8 +269,7 @@ def checkpoint_filter_fn(checkpoint: Mapping[str, Any], model: nn.Module) -> dic
     """Weights for *model* from its own, from the authors' (mahaoyuHKU/pytorch-boat), or from a plain CSWin's of either kind."""
     weights = unwrapped(checkpoint)
     if any(k.startswith(("stage1_conv_embed.", "merge1.", "stage1.")) for k in weights):
-        for pattern, ours in RENAMED.items():
-            weights = {re.sub(pattern, ours, k): v for k, v in weights.items()}
+        weights = renamed(weights, RENAMED)
     return weights
 
 
@@ -280,34 +282,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 default_cfgs = generate_default_cfgs({name: pretrained_cfg(first_conv="stem.conv") for name in VARIANTS})
 
-
-def plain_cswin(name: str) -> PlainModel:
-    """How the network is built."""
-    return PlainModel(CSWinTransformer, {"split_sizes": (1, 2, 7, 7), **VARIANTS[name]})
-
-
-def _register(name: str) -> None:
-    def entrypoint(
-        pretrained: bool = False, attn: str | list[str] | Placement | None = None, identity_start: bool = False, **kwargs: Any
-    ) -> CSWinTransformer:
-        kwargs = {**plain_cswin(name).kwargs, **kwargs}
-        model: CSWinTransformer = build_model_with_cfg(
-            partial(build_boat_cswin, CSWinTransformer, CSWIN, attn, identity_start, boat_cswin_placement),
-            name,
-            pretrained,
-            pretrained_filter_fn=partial(fit_checkpoint, checkpoint_filter_fn),
-            feature_cfg=feature_cfg(kwargs),
-            **kwargs,
-        )
-        return model
-
-    entrypoint.__name__ = entrypoint.__qualname__ = name
-    entrypoint.__doc__ = "BOAT-CSWin (arXiv 2201.13027), {embed_dim} channels, depths {depths}; `attn` places FSLA elsewhere.".format(
-        **VARIANTS[name]
+for _name, _variant in VARIANTS.items():
+    register_own_host(
+        __name__,
+        _name,
+        "BOAT-CSWin (arXiv 2201.13027), {embed_dim} channels, depths {depths}; `attn` places FSLA elsewhere.".format(**_variant),
+        PlainModel(CSWinTransformer, {"split_sizes": (1, 2, 7, 7), **_variant}, checkpoint_filter_fn),
+        CSWIN,
+        build_boat_cswin,
     )
-    globals()[name] = register_model(entrypoint)
-    register_host(Host(name, CSWIN, partial(plain_cswin, name)))
-
-
-for _name in VARIANTS:
-    _register(_name)

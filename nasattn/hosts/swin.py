@@ -17,16 +17,17 @@ from typing import Any
 
 import torch
 from timm.layers import PatchEmbed
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from timm.models import swin_transformer as timm_swin
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 
 from nasattn.attention import Placement
-from nasattn.hosts.branch import BranchBlock, feature_cfg, heads_of_32, pretrained_cfg, unwrapped
+from nasattn.hosts.branch import FEATURE_CFG, BranchBlock, heads_of_32
 from nasattn.hosts.family import Family, PlacedModel, Stages, build_placed
-from nasattn.hosts.host import Host, register_host, scale_channels
-from nasattn.hosts.timm_models import PlainModel, fit_checkpoint
+from nasattn.hosts.host import scale_channels
+from nasattn.hosts.own_models import pretrained_cfg, register_own_host, unwrapped
+from nasattn.hosts.timm_models import PlainModel
 
 
 class BranchSwinBlock(BranchBlock, SwinTransformerBlock):  # type: ignore[misc]
@@ -115,7 +116,7 @@ def build_swin_proxy(
     )
 
 
-SWIN = Family(stages=swin_stages, proxy=build_swin_proxy, forms=("branch",))
+SWIN = Family(stages=swin_stages, proxy=build_swin_proxy, forms=("branch",), feature_cfg=FEATURE_CFG)
 
 
 def checkpoint_filter_fn(checkpoint: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
@@ -131,37 +132,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "boat_swin_base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "drop_path_rate": 0.5},
 }
 
-
 default_cfgs = generate_default_cfgs({name: pretrained_cfg(first_conv="patch_embed.proj") for name in VARIANTS})
 
-
-def plain_swin(name: str) -> PlainModel:
-    """How the network is built."""
-    return PlainModel(BranchSwin, {"patch_size": 4, "window_size": 7, **VARIANTS[name]})
-
-
-def _register(name: str) -> None:
-    def entrypoint(
-        pretrained: bool = False, attn: str | list[str] | Placement | None = None, identity_start: bool = False, **kwargs: Any
-    ) -> BranchSwin:
-        kwargs = {**plain_swin(name).kwargs, **kwargs}
-        model: BranchSwin = build_model_with_cfg(
-            partial(build_placed, BranchSwin, SWIN, attn, identity_start, boat_swin_placement),
-            name,
-            pretrained,
-            pretrained_filter_fn=partial(fit_checkpoint, checkpoint_filter_fn),
-            feature_cfg=feature_cfg(kwargs),
-            **kwargs,
-        )
-        return model
-
-    entrypoint.__name__ = entrypoint.__qualname__ = name
-    entrypoint.__doc__ = "BOAT-Swin (arXiv 2201.13027), {embed_dim} channels, depths {depths}; `attn` places FSLA elsewhere.".format(
-        **VARIANTS[name]
+for _name, _variant in VARIANTS.items():
+    register_own_host(
+        __name__,
+        _name,
+        "BOAT-Swin (arXiv 2201.13027), {embed_dim} channels, depths {depths}; `attn` places FSLA elsewhere.".format(**_variant),
+        PlainModel(BranchSwin, {"patch_size": 4, "window_size": 7, **_variant}, checkpoint_filter_fn),
+        SWIN,
+        partial(build_placed, BranchSwin, SWIN, default=boat_swin_placement),
     )
-    globals()[name] = register_model(entrypoint)
-    register_host(Host(name, SWIN, partial(plain_swin, name)))
-
-
-for _name in VARIANTS:
-    _register(_name)
