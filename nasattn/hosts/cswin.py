@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from timm.layers import ClassifierHead, calculate_drop_path_rates
 from timm.models import generate_default_cfgs
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from nasattn.attention import Placement
@@ -27,10 +26,11 @@ from nasattn.hosts.cswin_blocks import ConvNorm, CSWinBlock, CSWinStage
 from nasattn.hosts.family import Family, Stages, build_placed
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.own_models import pretrained_cfg, register_own_host, renamed, unwrapped
+from nasattn.hosts.staged_network import StagedNetwork
 from nasattn.hosts.timm_models import PlainModel
 
 
-class CSWinTransformer(nn.Module):
+class CSWinTransformer(StagedNetwork):
     """CSWin Transformer with timm's interface: ``(B, in_chans, H, W) -> (B, num_classes)``, H and W at least 3.
 
     Args:
@@ -57,6 +57,7 @@ class CSWinTransformer(nn.Module):
     """
 
     output_fmt = "NHWC"
+    formats_hint = ": use 'NCHW' or 'NHWC'"
 
     def __init__(
         self,
@@ -122,80 +123,11 @@ class CSWinTransformer(nn.Module):
         fine = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^norm", (99999,))]
         return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else fine}
 
-    @torch.jit.ignore  # type: ignore[untyped-decorator]
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        for stage in self.stages:
-            stage.grad_checkpointing = enable  # type: ignore[assignment]
-
-    @torch.jit.ignore  # type: ignore[untyped-decorator]
-    def get_classifier(self) -> nn.Module:
-        classifier: nn.Module = self.head.fc
-        return classifier
-
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier, and the pooling when *global_pool* is given."""
         self.num_classes = num_classes
         self.head.reset(num_classes, pool_type=global_pool, in_features=self.num_features)
         self.head_hidden_size = self.head.num_features
         self.global_pool = self.global_pool if global_pool is None else global_pool
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | list[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The stages' outputs, ``(B, C, H, W)`` each, behind the final features ``(B, H, W, C)`` unless *intermediates_only*.
-
-        Args:
-            x: The image.
-            indices: Which stages; an integer means that many of the last ones, None all.
-            norm: Apply the final norm to the last stage's output.
-            stop_early: Skip the stages behind the last one asked for.
-            output_fmt: ``NCHW``, or ``NHWC``.
-            intermediates_only: Leave the final features out.
-        """
-        if output_fmt not in ("NCHW", "NHWC"):
-            raise UsageError(f"output_fmt {output_fmt!r}: use 'NCHW' or 'NHWC'")
-        taken, last = feature_take_indices(len(self.stages), indices)
-        intermediates = []
-        x = self.stem(x)
-        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
-            x = stage(x)
-            final = self.norm(x) if i == len(self.stages) - 1 else x
-            if i in taken:
-                tapped = final if norm else x
-                intermediates.append(tapped.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else tapped)
-        return intermediates if intermediates_only else (final, intermediates)
-
-    def prune_intermediate_layers(self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True) -> list[int]:
-        """Drop the stages behind the last one of *indices*, and with them what follows. Returns the indices as integers."""
-        taken, last = feature_take_indices(len(self.stages), indices)
-        shorter = last < len(self.stages) - 1
-        self.stages = self.stages[: last + 1]
-        if prune_norm or shorter:
-            self.norm = nn.Identity()
-        if shorter:
-            self.num_features = self.feature_info[last]["num_chs"]
-        if prune_head or shorter:
-            self.reset_classifier(0, "")
-        return list(taken)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W) -> (B, H', W', C)``."""
-        y: Tensor = self.norm(self.stages(self.stem(x)))
-        return y
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """``(B, H', W', C) -> (B, num_classes)``; with *pre_logits* the pooled features."""
-        y: Tensor = self.head(x, pre_logits=pre_logits)
-        return y
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 def cswin_stages(model: Any) -> Stages:
