@@ -10,8 +10,8 @@ from timm.models import convnext as timm_convnext
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock
 from torch import Tensor, nn
 
-from nasattn.hosts.block import PlacedBlock
-from nasattn.hosts.family import Family, Stages
+from nasattn.hosts.block import PlacedBlock, adopt_blocks
+from nasattn.hosts.family import Family, blocks_of_stages
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
 
@@ -46,14 +46,7 @@ class PlacementConvNeXt(ConvNeXt):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for stage in convnext_stages(self):
-            for block in stage:
-                PlacedConvNeXtBlock.adopt(block)
-
-
-def convnext_stages(model: Any) -> Stages:
-    """The blocks of the four stages."""
-    return [list(stage.blocks) for stage in model.stages]
+        adopt_blocks(self, {ConvNeXtBlock: PlacedConvNeXtBlock})
 
 
 def build_convnext_proxy(
@@ -86,7 +79,7 @@ def build_convnext_proxy(
     return model  # type: ignore[no-any-return]
 
 
-CONVNEXT = Family(stages=convnext_stages, proxy=build_convnext_proxy)
+CONVNEXT = Family(stages=blocks_of_stages, proxy=build_convnext_proxy)
 register_timm_hosts(
     timm_convnext, r"convnext(v2)?_(atto|femto|pico|nano|tiny|small|base|large|xlarge|huge)", CONVNEXT, {ConvNeXt: PlacementConvNeXt}
 )

@@ -23,7 +23,7 @@ from nasattn.attention.fsla import FeatureSpaceLocalAttention
 from nasattn.errors import UsageError
 from nasattn.hosts.branch import FEATURE_CFG, heads_of_32, init_linear
 from nasattn.hosts.cswin_blocks import ConvNorm, CSWinBlock, CSWinStage
-from nasattn.hosts.family import Family, Stages, build_placed
+from nasattn.hosts.family import Family, blocks_of_stages, build_placed
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.own_models import pretrained_cfg, register_own_host, renamed, unwrapped
 from nasattn.hosts.staged_network import StagedNetwork
@@ -130,11 +130,6 @@ class CSWinTransformer(StagedNetwork):
         self.global_pool = self.global_pool if global_pool is None else global_pool
 
 
-def cswin_stages(model: Any) -> Stages:
-    """The blocks of each stage."""
-    return [list(stage.blocks) for stage in model.stages]
-
-
 def boat_cswin_placement(model: Any) -> Placement:
     """FSLA where BOAT's authors have it: in the first, third, ... block of every stage."""
     return Placement.parse(["fsla_c49@odd" for _ in model.stages])
@@ -164,7 +159,7 @@ def build_cswin_proxy(
     )
 
 
-CSWIN = Family(stages=cswin_stages, proxy=build_cswin_proxy, forms=("branch",), feature_cfg=FEATURE_CFG)
+CSWIN = Family(stages=blocks_of_stages, proxy=build_cswin_proxy, forms=("branch",), feature_cfg=FEATURE_CFG)
 
 
 def build_boat_cswin(unit_scale: bool = False, **kwargs: Any) -> nn.Module:

@@ -18,16 +18,14 @@ from timm.models.efficientnet import EfficientNet
 from timm.models.mobilenetv3 import MobileNetV3
 from torch import Tensor, nn
 
-from nasattn.hosts.block import PlacedBlock, resized
+from nasattn.hosts.block import PlacedBlock, SqueezeBlock, adopt_blocks, resized
 from nasattn.hosts.family import Family, Stages
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
 
 
-class _PlacedConv(PlacedBlock):
-    """What the block types share. ``none`` removes the native Squeeze-and-Excitation, ``se`` keeps it."""
-
-    slots = {"mid": "se", "out": "attn_out"}  # noqa: RUF012
+class _PlacedConv(SqueezeBlock):
+    """What the block types share."""
 
     def channels_at(self, position: str) -> int:
         projection = self.widened()[1]
@@ -106,19 +104,12 @@ PLACED: dict[type, type[PlacedBlock]] = {
 }
 
 
-def _adopt(model: nn.Module) -> None:
-    for block in model.modules():
-        if type(block) in PLACED:
-            native = "none" if isinstance(block.se, nn.Identity) else "se"
-            PLACED[type(block)].adopt(block).native = native
-
-
 class PlacementEfficientNet(EfficientNet):  # type: ignore[misc]
     """timm's EfficientNet whose blocks carry attentions: ``(B, in_chans, H, W) -> (B, num_classes)``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _adopt(self)
+        adopt_blocks(self, PLACED)
 
 
 class PlacementMobileNetV3(MobileNetV3):  # type: ignore[misc]
@@ -126,7 +117,7 @@ class PlacementMobileNetV3(MobileNetV3):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _adopt(self)
+        adopt_blocks(self, PLACED)
 
 
 def efficientnet_stages(model: Any) -> Stages:

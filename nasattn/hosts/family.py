@@ -18,6 +18,11 @@ from nasattn.hosts.block import PlacedBlock, SharedAttention, shapes
 Stages = Sequence[Sequence[PlacedBlock]]
 
 
+def blocks_of_stages(model: Any) -> Stages:
+    """The blocks of each stage of a network that names them ``stages[i].blocks``."""
+    return [list(stage.blocks) for stage in model.stages]
+
+
 @dataclass(frozen=True)
 class Family:
     """What the hosts of one architecture have in common.

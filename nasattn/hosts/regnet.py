@@ -10,16 +10,14 @@ from timm.models import regnet as timm_regnet
 from timm.models.regnet import Bottleneck, RegNet
 from torch import Tensor, nn
 
-from nasattn.hosts.block import PlacedBlock, resized
+from nasattn.hosts.block import SqueezeBlock, adopt_blocks, resized
 from nasattn.hosts.family import Family, Stages
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
 
 
-class PlacedRegNetBlock(PlacedBlock, Bottleneck):  # type: ignore[misc]
-    """timm's RegNet block with an attention. ``none`` removes RegNetY's Squeeze-and-Excitation, ``se`` keeps it."""
-
-    slots = {"mid": "se", "out": "attn_out"}  # noqa: RUF012
+class PlacedRegNetBlock(SqueezeBlock, Bottleneck):  # type: ignore[misc]
+    """timm's RegNet block with an attention; RegNetY's have a Squeeze-and-Excitation."""
 
     def channels_at(self, position: str) -> int:
         return int(self.conv3.conv.in_channels if position == "mid" else self.conv3.conv.out_channels)
@@ -52,10 +50,7 @@ class PlacementRegNet(RegNet):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for stage in regnet_stages(self):
-            for block in stage:
-                native = "none" if isinstance(block.se, nn.Identity) else "se"
-                PlacedRegNetBlock.adopt(block).native = native
+        adopt_blocks(self, {Bottleneck: PlacedRegNetBlock})
 
 
 class ReducedRegNet(PlacementRegNet):

@@ -14,7 +14,7 @@ from timm.models import resnet as timm_resnet
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-from nasattn.hosts.block import PlacedBlock, reset_convolution, resized
+from nasattn.hosts.block import PlacedBlock, adopt_blocks, reset_convolution, resized
 from nasattn.hosts.family import Family, PlacedModel, Stages
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
@@ -89,17 +89,12 @@ class PlacedBasicBlock(_PlacedResidual, BasicBlock):  # type: ignore[misc]
         return y
 
 
-PLACED = {BasicBlock: PlacedBasicBlock, Bottleneck: PlacedBottleneck}
-
-
 class PlacementResNet(PlacedModel, ResNet):  # type: ignore[misc]
     """timm's ResNet whose blocks carry attentions: ``(B, in_chans, H, W) -> (B, num_classes)``."""
 
-    def __init__(self, block: type[nn.Module], *args: Any, **kwargs: Any) -> None:
-        super().__init__(block, *args, **kwargs)
-        for stage in resnet_stages(self):
-            for each in stage:
-                PLACED[block].adopt(each)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        adopt_blocks(self, {BasicBlock: PlacedBasicBlock, Bottleneck: PlacedBottleneck})
 
 
 def resnet_stages(model: Any) -> Stages:

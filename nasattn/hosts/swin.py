@@ -23,6 +23,7 @@ from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 
 from nasattn.attention import Placement
+from nasattn.hosts.block import adopt_blocks
 from nasattn.hosts.branch import FEATURE_CFG, BranchBlock, heads_of_32
 from nasattn.hosts.family import Family, PlacedModel, Stages, build_placed
 from nasattn.hosts.host import scale_channels
@@ -72,9 +73,7 @@ class BranchSwin(PlacedModel, SwinTransformer):  # type: ignore[misc]
     def __init__(self, strict_img_size: bool = False, **kwargs: Any) -> None:
         kwargs.setdefault("embed_layer", PatchEmbed if strict_img_size else AnySizePatchEmbed)
         super().__init__(strict_img_size=strict_img_size, **kwargs)
-        for stage in swin_stages(self):
-            for block in stage:
-                BranchSwinBlock.adopt(block)
+        adopt_blocks(self, {SwinTransformerBlock: BranchSwinBlock})
 
 
 def swin_stages(model: Any) -> Stages:

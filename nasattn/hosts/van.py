@@ -17,7 +17,7 @@ import torch
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from nasattn.hosts.family import Family, Stages, build_placed
+from nasattn.hosts.family import Family, blocks_of_stages, build_placed
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.own_models import pretrained_cfg, register_own_host, renamed, unwrapped
 from nasattn.hosts.timm_models import PlainModel
@@ -70,11 +70,6 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def van_stages(model: Any) -> Stages:
-    """The blocks of each stage."""
-    return [list(stage.blocks) for stage in model.stages]
-
-
 def build_van_proxy(
     plain: PlainModel,
     width: float,
@@ -96,13 +91,13 @@ def build_van_proxy(
         stem_stride=stem_stride,
         device=device,
     )
-    for block in (b for stage in van_stages(model) for b in stage):
+    for block in (b for stage in blocks_of_stages(model) for b in stage):
         nn.init.ones_(block.layer_scale_1)
         nn.init.ones_(block.layer_scale_2)
     return model
 
 
-VAN = Family(stages=van_stages, proxy=build_van_proxy, feature_cfg={"feature_cls": "getter"})
+VAN = Family(stages=blocks_of_stages, proxy=build_van_proxy, feature_cfg={"feature_cls": "getter"})
 
 for _name, (_depths, _widths, _drop_path_rate) in VARIANTS.items():
     register_own_host(
