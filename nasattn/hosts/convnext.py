@@ -3,15 +3,14 @@ attention behind the depthwise convolution."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from timm.models import convnext as timm_convnext
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock
 from torch import Tensor, nn
 
 from nasattn.hosts.block import PlacedBlock, adopt_blocks
-from nasattn.hosts.family import Family, blocks_of_stages
+from nasattn.hosts.family import Ends, Family, blocks_of_stages
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
 
@@ -49,15 +48,7 @@ class PlacementConvNeXt(ConvNeXt):  # type: ignore[misc]
         adopt_blocks(self, {ConvNeXtBlock: PlacedConvNeXtBlock})
 
 
-def build_convnext_proxy(
-    plain: PlainModel,
-    width: float,
-    blocks: int,
-    stem_stride: int,
-    num_classes: int,
-    in_chans: int = 3,
-    device: torch.device | str | None = None,
-) -> nn.Module:
+def build_convnext_proxy(plain: PlainModel, width: float, blocks: int, stem_stride: int, **ends: Unpack[Ends]) -> nn.Module:
     """A reduced ConvNeXt: ``(B, in_chans, H, W) -> (B, num_classes)``.
 
     The stem is one 3x3 convolution of *stem_stride*. Layer scale starts at 1: the few steps of a proxy do not lift it from
@@ -68,14 +59,12 @@ def build_convnext_proxy(
     kwargs.update(
         depths=tuple(min(blocks, n) for n in kwargs.get("depths", (3, 3, 9, 3))),
         dims=dims,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        device=device,
+        **ends,
     )
     if kwargs.get("ls_init_value", 1e-6) is not None:
         kwargs["ls_init_value"] = 1.0
     model: Any = PlacementConvNeXt(**kwargs)
-    model.stem[0] = nn.Conv2d(in_chans, dims[0], 3, stride=stem_stride, padding=1, device=device)
+    model.stem[0] = nn.Conv2d(ends["in_chans"], dims[0], 3, stride=stem_stride, padding=1, device=ends["device"])
     return model  # type: ignore[no-any-return]
 
 

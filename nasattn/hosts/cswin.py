@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from timm.layers import ClassifierHead, calculate_drop_path_rates
@@ -23,7 +23,7 @@ from nasattn.attention.fsla import FeatureSpaceLocalAttention
 from nasattn.errors import UsageError
 from nasattn.hosts.branch import FEATURE_CFG, heads_of_32, init_linear
 from nasattn.hosts.cswin_blocks import ConvNorm, CSWinBlock, CSWinStage
-from nasattn.hosts.family import Family, blocks_of_stages, build_placed
+from nasattn.hosts.family import Ends, Family, blocks_of_stages, build_placed
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.own_models import pretrained_cfg, register_own_host, renamed, unwrapped
 from nasattn.hosts.staged_network import StagedNetwork
@@ -135,15 +135,7 @@ def boat_cswin_placement(model: Any) -> Placement:
     return Placement.parse(["fsla_c49@odd" for _ in model.stages])
 
 
-def build_cswin_proxy(
-    plain: PlainModel,
-    width: float,
-    blocks: int,
-    stem_stride: int,
-    num_classes: int,
-    in_chans: int = 3,
-    device: torch.device | str | None = None,
-) -> nn.Module:
+def build_cswin_proxy(plain: PlainModel, width: float, blocks: int, stem_stride: int, **ends: Unpack[Ends]) -> nn.Module:
     """A reduced CSWin: ``(B, in_chans, H, W) -> (B, num_classes)``, at least two heads a stage, one for each half."""
     embed_dim = scale_channels(plain.kwargs["embed_dim"], width)
     depths = tuple(min(blocks, n) for n in plain.kwargs["depths"])
@@ -153,9 +145,7 @@ def build_cswin_proxy(
         split_sizes=plain.kwargs["split_sizes"],
         num_heads=tuple(max(2, heads_of_32(embed_dim * 2**i) // 2 * 2) for i in range(len(depths))),
         stem_stride=stem_stride,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        device=device,
+        **ends,
     )
 
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from timm.layers import PatchEmbed
 from timm.models import generate_default_cfgs
 from timm.models import swin_transformer as timm_swin
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from nasattn.attention import Placement
 from nasattn.hosts.block import adopt_blocks
 from nasattn.hosts.branch import FEATURE_CFG, BranchBlock, heads_of_32
-from nasattn.hosts.family import Family, PlacedModel, Stages, build_placed
+from nasattn.hosts.family import Ends, Family, PlacedModel, Stages, build_placed
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.own_models import pretrained_cfg, register_own_host, unwrapped
 from nasattn.hosts.timm_models import PlainModel
@@ -90,15 +89,7 @@ def boat_swin_placement(model: Any) -> Placement:
     return Placement.parse([*("fsla_c49@even" if depth > 1 else "none" for depth in depths), "none"])
 
 
-def build_swin_proxy(
-    plain: PlainModel,
-    width: float,
-    blocks: int,
-    stem_stride: int,
-    num_classes: int,
-    in_chans: int = 3,
-    device: torch.device | str | None = None,
-) -> nn.Module:
+def build_swin_proxy(plain: PlainModel, width: float, blocks: int, stem_stride: int, **ends: Unpack[Ends]) -> nn.Module:
     """A reduced Swin: ``(B, in_chans, H, W) -> (B, num_classes)``. Patches of *stem_stride* pixels."""
     embed_dim = scale_channels(plain.kwargs["embed_dim"], width)
     depths = tuple(min(blocks, n) for n in plain.kwargs["depths"])
@@ -109,9 +100,7 @@ def build_swin_proxy(
         patch_size=stem_stride,
         window_size=plain.kwargs["window_size"],
         drop_path_rate=0.0,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        device=device,
+        **ends,
     )
 
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from nasattn.hosts.family import Family, blocks_of_stages, build_placed
+from nasattn.hosts.family import Ends, Family, blocks_of_stages, build_placed
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.own_models import pretrained_cfg, register_own_host, renamed, unwrapped
 from nasattn.hosts.timm_models import PlainModel
@@ -70,15 +69,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def build_van_proxy(
-    plain: PlainModel,
-    width: float,
-    blocks: int,
-    stem_stride: int,
-    num_classes: int,
-    in_chans: int = 3,
-    device: torch.device | str | None = None,
-) -> nn.Module:
+def build_van_proxy(plain: PlainModel, width: float, blocks: int, stem_stride: int, **ends: Unpack[Ends]) -> nn.Module:
     """A reduced VAN: ``(B, in_chans, H, W) -> (B, num_classes)``.
 
     Layer scale starts at 1: the few steps of a proxy do not lift it from 0.01.
@@ -86,10 +77,8 @@ def build_van_proxy(
     model = VisualAttentionNetwork(
         depths=[min(blocks, n) for n in plain.kwargs["depths"]],
         widths=[scale_channels(c, width) for c in plain.kwargs["widths"]],
-        num_classes=num_classes,
-        in_chans=in_chans,
         stem_stride=stem_stride,
-        device=device,
+        **ends,
     )
     for block in (b for stage in blocks_of_stages(model) for b in stage):
         nn.init.ones_(block.layer_scale_1)
