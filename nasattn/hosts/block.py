@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasattn.attention import Attention, create_attention
-from nasattn.attention.insertion import IdentityStart, Residual, ZeroStart, reset_attention
+from nasattn.attention.insertion import Residual, reset_attention
 
 
 class PlacedBlock(nn.Module):
@@ -63,11 +63,9 @@ class PlacedBlock(nn.Module):
 
     def create(self, attention: Attention, position: str, identity_start: bool) -> nn.Module:
         """The module for *attention* at *position*: ``(B, C, H, W) -> (B, C, H, W)``, on this block's device."""
-        dd = self.device_and_dtype()
-        module = create_attention(attention.module_token, self.channels_at(position), **dd)
-        if attention.form == "branch":
-            return Residual(ZeroStart(module, **dd) if identity_start else module)
-        return IdentityStart(module, **dd) if identity_start else module
+        channels, dd = self.channels_at(position), self.device_and_dtype()
+        module = create_attention(attention.module_token, channels, **dd, identity_start=identity_start)
+        return Residual(module) if attention.form == "branch" and not identity_start else module
 
     def insert(self, position: str, module: nn.Module) -> None:
         """Put *module* at *position*."""
@@ -118,6 +116,25 @@ class PlacedBlock(nn.Module):
         """Of this block's weights, for the modules that join it."""
         weight = next(p for p in self.parameters() if p.is_floating_point())
         return {"device": weight.device, "dtype": weight.dtype}
+
+
+class SqueezeBlock(PlacedBlock):
+    """A block of timm's whose slot ``se`` may hold a Squeeze-and-Excitation: ``none`` removes it, ``se`` keeps it."""
+
+    slots = {"mid": "se", "out": "attn_out"}  # noqa: RUF012
+
+    @classmethod
+    def adopt(cls, block: nn.Module) -> PlacedBlock:
+        adopted = super().adopt(block)
+        adopted.native = "none" if isinstance(adopted.se, nn.Identity) else "se"
+        return adopted
+
+
+def adopt_blocks(model: nn.Module, placed: Mapping[type, type[PlacedBlock]]) -> None:
+    """Make the blocks of *model* carry attentions; *placed* names the plain block classes and those that take their place."""
+    for block in model.modules():
+        if type(block) in placed:
+            placed[type(block)].adopt(block)
 
 
 def shapes(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, torch.Size]:

@@ -1,19 +1,17 @@
-"""What the transformers' blocks need to carry a branch, and how weights with and without branches are loaded.
+"""What the transformers' blocks need to carry a branch.
 
 Shapes: B batch, C channels, H, W space.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from timm.layers import trunc_normal_
-from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from nasattn.attention import Attention, ZeroStart, create_attention
 from nasattn.hosts.block import PlacedBlock
+
+FEATURE_CFG = {"feature_cls": "getter", "flatten_sequential": True}  # how timm takes features from these networks
 
 
 class BranchBlock(PlacedBlock):
@@ -82,35 +80,3 @@ def init_linear(layer: nn.Linear) -> None:
     trunc_normal_(layer.weight, std=0.02)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-
-
-def unwrapped(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights in a training checkpoint, averaged ones first as timm has it, without prefixes of wrapper modules."""
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-            break
-    weights: dict[str, Tensor] = clean_state_dict(checkpoint)
-    return weights
-
-
-def pretrained_cfg(**kwargs: Any) -> dict[str, Any]:
-    """What timm keeps of a model without weights of ours."""
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.9,
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "classifier": "head.fc",
-        **kwargs,
-    }
-
-
-def feature_cfg(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """How timm takes features from these networks: every stage, channels first, unless *kwargs*, which this empties of it, say otherwise."""
-    out_indices = kwargs.pop("out_indices", tuple(range(len(kwargs["depths"]))))
-    return {"out_indices": out_indices, "feature_cls": "getter", "flatten_sequential": True}

@@ -3,15 +3,14 @@ attention behind the depthwise convolution."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from timm.models import convnext as timm_convnext
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock
 from torch import Tensor, nn
 
-from nasattn.hosts.block import PlacedBlock
-from nasattn.hosts.family import Family, Stages
+from nasattn.hosts.block import PlacedBlock, adopt_blocks
+from nasattn.hosts.family import Ends, Family, blocks_of_stages
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
 
@@ -46,25 +45,10 @@ class PlacementConvNeXt(ConvNeXt):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for stage in convnext_stages(self):
-            for block in stage:
-                PlacedConvNeXtBlock.adopt(block)
+        adopt_blocks(self, {ConvNeXtBlock: PlacedConvNeXtBlock})
 
 
-def convnext_stages(model: Any) -> Stages:
-    """The blocks of the four stages."""
-    return [list(stage.blocks) for stage in model.stages]
-
-
-def build_convnext_proxy(
-    plain: PlainModel,
-    width: float,
-    blocks: int,
-    stem_stride: int,
-    num_classes: int,
-    in_chans: int = 3,
-    device: torch.device | str | None = None,
-) -> nn.Module:
+def build_convnext_proxy(plain: PlainModel, width: float, blocks: int, stem_stride: int, **ends: Unpack[Ends]) -> nn.Module:
     """A reduced ConvNeXt: ``(B, in_chans, H, W) -> (B, num_classes)``.
 
     The stem is one 3x3 convolution of *stem_stride*. Layer scale starts at 1: the few steps of a proxy do not lift it from
@@ -75,18 +59,16 @@ def build_convnext_proxy(
     kwargs.update(
         depths=tuple(min(blocks, n) for n in kwargs.get("depths", (3, 3, 9, 3))),
         dims=dims,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        device=device,
+        **ends,
     )
     if kwargs.get("ls_init_value", 1e-6) is not None:
         kwargs["ls_init_value"] = 1.0
     model: Any = PlacementConvNeXt(**kwargs)
-    model.stem[0] = nn.Conv2d(in_chans, dims[0], 3, stride=stem_stride, padding=1, device=device)
+    model.stem[0] = nn.Conv2d(ends["in_chans"], dims[0], 3, stride=stem_stride, padding=1, device=ends["device"])
     return model  # type: ignore[no-any-return]
 
 
-CONVNEXT = Family(stages=convnext_stages, proxy=build_convnext_proxy)
+CONVNEXT = Family(stages=blocks_of_stages, proxy=build_convnext_proxy)
 register_timm_hosts(
     timm_convnext, r"convnext(v2)?_(atto|femto|pico|nano|tiny|small|base|large|xlarge|huge)", CONVNEXT, {ConvNeXt: PlacementConvNeXt}
 )

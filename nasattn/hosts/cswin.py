@@ -11,26 +11,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from timm.layers import ClassifierHead, calculate_drop_path_rates
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._features import feature_take_indices
+from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
 from nasattn.attention import Placement
 from nasattn.attention.fsla import FeatureSpaceLocalAttention
 from nasattn.errors import UsageError
-from nasattn.hosts.branch import feature_cfg, heads_of_32, init_linear, pretrained_cfg, unwrapped
+from nasattn.hosts.branch import FEATURE_CFG, heads_of_32, init_linear
 from nasattn.hosts.cswin_blocks import ConvNorm, CSWinBlock, CSWinStage
-from nasattn.hosts.family import Family, Stages, build_placed
-from nasattn.hosts.host import Host, register_host, scale_channels
-from nasattn.hosts.timm_models import PlainModel, fit_checkpoint
+from nasattn.hosts.family import Ends, Family, blocks_of_stages, build_placed
+from nasattn.hosts.host import scale_channels
+from nasattn.hosts.own_models import pretrained_cfg, register_own_host, renamed, unwrapped
+from nasattn.hosts.staged_network import StagedNetwork
+from nasattn.hosts.timm_models import PlainModel
 
 
-class CSWinTransformer(nn.Module):
+class CSWinTransformer(StagedNetwork):
     """CSWin Transformer with timm's interface: ``(B, in_chans, H, W) -> (B, num_classes)``, H and W at least 3.
 
     Args:
@@ -57,6 +57,7 @@ class CSWinTransformer(nn.Module):
     """
 
     output_fmt = "NHWC"
+    formats_hint = ": use 'NCHW' or 'NHWC'"
 
     def __init__(
         self,
@@ -122,85 +123,11 @@ class CSWinTransformer(nn.Module):
         fine = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^norm", (99999,))]
         return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else fine}
 
-    @torch.jit.ignore  # type: ignore[untyped-decorator]
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        for stage in self.stages:
-            stage.grad_checkpointing = enable  # type: ignore[assignment]
-
-    @torch.jit.ignore  # type: ignore[untyped-decorator]
-    def get_classifier(self) -> nn.Module:
-        classifier: nn.Module = self.head.fc
-        return classifier
-
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier, and the pooling when *global_pool* is given."""
         self.num_classes = num_classes
         self.head.reset(num_classes, pool_type=global_pool, in_features=self.num_features)
         self.head_hidden_size = self.head.num_features
         self.global_pool = self.global_pool if global_pool is None else global_pool
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | list[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The stages' outputs, ``(B, C, H, W)`` each, behind the final features ``(B, H, W, C)`` unless *intermediates_only*.
-
-        Args:
-            x: The image.
-            indices: Which stages; an integer means that many of the last ones, None all.
-            norm: Apply the final norm to the last stage's output.
-            stop_early: Skip the stages behind the last one asked for.
-            output_fmt: ``NCHW``, or ``NHWC``.
-            intermediates_only: Leave the final features out.
-        """
-        if output_fmt not in ("NCHW", "NHWC"):
-            raise UsageError(f"output_fmt {output_fmt!r}: use 'NCHW' or 'NHWC'")
-        taken, last = feature_take_indices(len(self.stages), indices)
-        intermediates = []
-        x = self.stem(x)
-        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
-            x = stage(x)
-            final = self.norm(x) if i == len(self.stages) - 1 else x
-            if i in taken:
-                tapped = final if norm else x
-                intermediates.append(tapped.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else tapped)
-        return intermediates if intermediates_only else (final, intermediates)
-
-    def prune_intermediate_layers(self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True) -> list[int]:
-        """Drop the stages behind the last one of *indices*, and with them what follows. Returns the indices as integers."""
-        taken, last = feature_take_indices(len(self.stages), indices)
-        shorter = last < len(self.stages) - 1
-        self.stages = self.stages[: last + 1]
-        if prune_norm or shorter:
-            self.norm = nn.Identity()
-        if shorter:
-            self.num_features = self.feature_info[last]["num_chs"]
-        if prune_head or shorter:
-            self.reset_classifier(0, "")
-        return list(taken)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W) -> (B, H', W', C)``."""
-        y: Tensor = self.norm(self.stages(self.stem(x)))
-        return y
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """``(B, H', W', C) -> (B, num_classes)``; with *pre_logits* the pooled features."""
-        y: Tensor = self.head(x, pre_logits=pre_logits)
-        return y
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-
-def cswin_stages(model: Any) -> Stages:
-    """The blocks of each stage."""
-    return [list(stage.blocks) for stage in model.stages]
 
 
 def boat_cswin_placement(model: Any) -> Placement:
@@ -208,30 +135,7 @@ def boat_cswin_placement(model: Any) -> Placement:
     return Placement.parse(["fsla_c49@odd" for _ in model.stages])
 
 
-def build_boat_cswin(*args: Any, unit_scale: bool = False, **kwargs: Any) -> nn.Module:
-    """BOAT-CSWin: ``(B, in_chans, H, W) -> (B, num_classes)``.
-
-    Args:
-        *args: Those of :func:`build_placed`.
-        unit_scale: FSLA multiplies its logits by 1, as the authors' code does and their weights expect, not by D^-0.5.
-        **kwargs: Those of :class:`CSWinTransformer`.
-    """
-    model = build_placed(*args, **kwargs)
-    for module in model.modules():
-        if unit_scale and isinstance(module, FeatureSpaceLocalAttention):
-            module.scale = 1.0
-    return model
-
-
-def build_cswin_proxy(
-    plain: PlainModel,
-    width: float,
-    blocks: int,
-    stem_stride: int,
-    num_classes: int,
-    in_chans: int = 3,
-    device: torch.device | str | None = None,
-) -> nn.Module:
+def build_cswin_proxy(plain: PlainModel, width: float, blocks: int, stem_stride: int, **ends: Unpack[Ends]) -> nn.Module:
     """A reduced CSWin: ``(B, in_chans, H, W) -> (B, num_classes)``, at least two heads a stage, one for each half."""
     embed_dim = scale_channels(plain.kwargs["embed_dim"], width)
     depths = tuple(min(blocks, n) for n in plain.kwargs["depths"])
@@ -241,13 +145,29 @@ def build_cswin_proxy(
         split_sizes=plain.kwargs["split_sizes"],
         num_heads=tuple(max(2, heads_of_32(embed_dim * 2**i) // 2 * 2) for i in range(len(depths))),
         stem_stride=stem_stride,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        device=device,
+        **ends,
     )
 
 
-CSWIN = Family(stages=cswin_stages, proxy=build_cswin_proxy, forms=("branch",))
+CSWIN = Family(stages=blocks_of_stages, proxy=build_cswin_proxy, forms=("branch",), feature_cfg=FEATURE_CFG)
+
+
+def build_boat_cswin(unit_scale: bool = False, **kwargs: Any) -> nn.Module:
+    """BOAT-CSWin: ``(B, in_chans, H, W) -> (B, num_classes)``.
+
+    Args:
+        unit_scale: FSLA multiplies its logits by 1, as the authors' code does and their weights expect, not by D^-0.5.
+        **kwargs: `attn` and `identity_start` (see :func:`build_placed`), and those of :class:`CSWinTransformer`.
+
+    Raises:
+        TokenError: The placement cannot be read or does not fit.
+        UsageError: The settings of :class:`CSWinTransformer` do not fit.
+    """
+    model = build_placed(CSWinTransformer, CSWIN, default=boat_cswin_placement, **kwargs)
+    for module in model.modules():
+        if unit_scale and isinstance(module, FeatureSpaceLocalAttention):
+            module.scale = 1.0
+    return model
 
 
 # names in the authors' checkpoints (mahaoyuHKU/pytorch-boat and microsoft/CSWin-Transformer) and ours
@@ -266,8 +186,7 @@ def checkpoint_filter_fn(checkpoint: Mapping[str, Any], model: nn.Module) -> dic
     """Weights for *model* from its own, from the authors' (mahaoyuHKU/pytorch-boat), or from a plain CSWin's of either kind."""
     weights = unwrapped(checkpoint)
     if any(k.startswith(("stage1_conv_embed.", "merge1.", "stage1.")) for k in weights):
-        for pattern, ours in RENAMED.items():
-            weights = {re.sub(pattern, ours, k): v for k, v in weights.items()}
+        weights = renamed(weights, RENAMED)
     return weights
 
 
@@ -280,34 +199,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 default_cfgs = generate_default_cfgs({name: pretrained_cfg(first_conv="stem.conv") for name in VARIANTS})
 
-
-def plain_cswin(name: str) -> PlainModel:
-    """How the network is built."""
-    return PlainModel(CSWinTransformer, {"split_sizes": (1, 2, 7, 7), **VARIANTS[name]})
-
-
-def _register(name: str) -> None:
-    def entrypoint(
-        pretrained: bool = False, attn: str | list[str] | Placement | None = None, identity_start: bool = False, **kwargs: Any
-    ) -> CSWinTransformer:
-        kwargs = {**plain_cswin(name).kwargs, **kwargs}
-        model: CSWinTransformer = build_model_with_cfg(
-            partial(build_boat_cswin, CSWinTransformer, CSWIN, attn, identity_start, boat_cswin_placement),
-            name,
-            pretrained,
-            pretrained_filter_fn=partial(fit_checkpoint, checkpoint_filter_fn),
-            feature_cfg=feature_cfg(kwargs),
-            **kwargs,
-        )
-        return model
-
-    entrypoint.__name__ = entrypoint.__qualname__ = name
-    entrypoint.__doc__ = "BOAT-CSWin (arXiv 2201.13027), {embed_dim} channels, depths {depths}; `attn` places FSLA elsewhere.".format(
-        **VARIANTS[name]
+for _name, _variant in VARIANTS.items():
+    register_own_host(
+        __name__,
+        _name,
+        "BOAT-CSWin (arXiv 2201.13027), {embed_dim} channels, depths {depths}; `attn` places FSLA elsewhere.".format(**_variant),
+        PlainModel(CSWinTransformer, {"split_sizes": (1, 2, 7, 7), **_variant}, checkpoint_filter_fn),
+        CSWIN,
+        build_boat_cswin,
     )
-    globals()[name] = register_model(entrypoint)
-    register_host(Host(name, CSWIN, partial(plain_cswin, name)))
-
-
-for _name in VARIANTS:
-    _register(_name)

@@ -8,9 +8,8 @@ convolution; ``@out`` puts it behind the projection, before the residual add.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from timm.models import efficientnet as timm_efficientnet
 from timm.models import mobilenetv3 as timm_mobilenetv3
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, EdgeResidual, InvertedResidual
@@ -18,16 +17,14 @@ from timm.models.efficientnet import EfficientNet
 from timm.models.mobilenetv3 import MobileNetV3
 from torch import Tensor, nn
 
-from nasattn.hosts.block import PlacedBlock, resized
-from nasattn.hosts.family import Family, Stages
+from nasattn.hosts.block import PlacedBlock, SqueezeBlock, adopt_blocks, resized
+from nasattn.hosts.family import Ends, Family, Stages
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
 
 
-class _PlacedConv(PlacedBlock):
-    """What the block types share. ``none`` removes the native Squeeze-and-Excitation, ``se`` keeps it."""
-
-    slots = {"mid": "se", "out": "attn_out"}  # noqa: RUF012
+class _PlacedConv(SqueezeBlock):
+    """What the block types share."""
 
     def channels_at(self, position: str) -> int:
         projection = self.widened()[1]
@@ -106,19 +103,12 @@ PLACED: dict[type, type[PlacedBlock]] = {
 }
 
 
-def _adopt(model: nn.Module) -> None:
-    for block in model.modules():
-        if type(block) in PLACED:
-            native = "none" if isinstance(block.se, nn.Identity) else "se"
-            PLACED[type(block)].adopt(block).native = native
-
-
 class PlacementEfficientNet(EfficientNet):  # type: ignore[misc]
     """timm's EfficientNet whose blocks carry attentions: ``(B, in_chans, H, W) -> (B, num_classes)``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _adopt(self)
+        adopt_blocks(self, PLACED)
 
 
 class PlacementMobileNetV3(MobileNetV3):  # type: ignore[misc]
@@ -126,7 +116,7 @@ class PlacementMobileNetV3(MobileNetV3):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _adopt(self)
+        adopt_blocks(self, PLACED)
 
 
 def efficientnet_stages(model: Any) -> Stages:
@@ -137,15 +127,7 @@ def efficientnet_stages(model: Any) -> Stages:
     return [level for level in carrying if level]
 
 
-def build_efficientnet_proxy(
-    plain: PlainModel,
-    width: float,
-    blocks: int,
-    stem_stride: int,
-    num_classes: int,
-    in_chans: int = 3,
-    device: torch.device | str | None = None,
-) -> nn.Module:
+def build_efficientnet_proxy(plain: PlainModel, width: float, blocks: int, stem_stride: int, **ends: Unpack[Ends]) -> nn.Module:
     """A reduced EfficientNet or MobileNet: ``(B, in_chans, H, W) -> (B, num_classes)``.
 
     Every group of blocks keeps its first *blocks* blocks, so a level that timm cuts into two groups keeps twice as many.
@@ -159,9 +141,7 @@ def build_efficientnet_proxy(
         round_chs_fn=partial(_narrow, full, width),
         num_features=_narrow(lambda c: c, width, kwargs["num_features"]),
         fix_stem=False,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        device=device,
+        **ends,
     )
     model: Any = CLASSES[plain.cls](**kwargs)  # type: ignore[index]
     within = next(f["reduction"] for f in model.feature_info if f["module"].startswith("blocks.")) // 2

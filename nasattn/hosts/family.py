@@ -6,8 +6,9 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from nasattn.attention import Attention, Placement, Where
@@ -19,14 +20,33 @@ from nasattn.hosts.block import PlacedBlock, SharedAttention, shapes
 Stages = Sequence[Sequence[PlacedBlock]]
 
 
+def blocks_of_stages(model: Any) -> Stages:
+    """The blocks of each stage of a network that names them ``stages[i].blocks``."""
+    return [list(stage.blocks) for stage in model.stages]
+
+
+class Ends(TypedDict):
+    """What the first and the last layer of a proxy are built for; the network's constructor takes it as it is.
+
+    Attributes:
+        num_classes: Size of the output.
+        in_chans: Channels of the image.
+        device: Where to build all of it; ``"meta"`` builds shapes only.
+    """
+
+    num_classes: int
+    in_chans: int
+    device: torch.device | str | None
+
+
 @dataclass(frozen=True)
 class Family:
     """What the hosts of one architecture have in common.
 
     Attributes:
         stages: ``stages(model)`` gives, for each resolution level, the blocks that can carry an attention.
-        proxy: ``proxy(plain, depths=, width=, stem_stride=, num_classes=, in_chans=, device=)`` builds a reduced plain model;
-            *plain* is the host's constructor (see :class:`nasattn.hosts.host.Host`).
+        proxy: ``proxy(plain, width=, blocks=, stem_stride=, num_classes=, in_chans=, device=)`` builds a reduced plain model:
+            *plain* is what the host's `plain_model` gives, the rest as in :meth:`nasattn.hosts.host.Host.build_proxy`.
         forms: The forms of attention that the blocks can carry, besides ``none``.
         feature_cfg: timm's, for ``features_only=True``.
     """

@@ -22,7 +22,8 @@ class Host:
     Attributes:
         name: The timm model name, such as ``nasattn_resnet50``, whose argument ``attn`` is the placement.
         family: How its models are cut into stages and blocks.
-        plain_model: Gives what the family's proxy needs to know of the plain network.
+        plain_model: Called for what the family's proxy is told of the full network. Ours give how it is built (a
+            :class:`nasattn.hosts.timm_models.PlainModel`); None, the default, will do for a family of one network.
         resolution: Deployment resolution in pixels.
     """
 

@@ -3,23 +3,20 @@ convolution, at the bottleneck's width; ``@out`` puts it behind the last convolu
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from timm.models import regnet as timm_regnet
 from timm.models.regnet import Bottleneck, RegNet
 from torch import Tensor, nn
 
-from nasattn.hosts.block import PlacedBlock, resized
-from nasattn.hosts.family import Family, Stages
+from nasattn.hosts.block import SqueezeBlock, adopt_blocks, resized
+from nasattn.hosts.family import Ends, Family, Stages
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
 
 
-class PlacedRegNetBlock(PlacedBlock, Bottleneck):  # type: ignore[misc]
-    """timm's RegNet block with an attention. ``none`` removes RegNetY's Squeeze-and-Excitation, ``se`` keeps it."""
-
-    slots = {"mid": "se", "out": "attn_out"}  # noqa: RUF012
+class PlacedRegNetBlock(SqueezeBlock, Bottleneck):  # type: ignore[misc]
+    """timm's RegNet block with an attention; RegNetY's have a Squeeze-and-Excitation."""
 
     def channels_at(self, position: str) -> int:
         return int(self.conv3.conv.in_channels if position == "mid" else self.conv3.conv.out_channels)
@@ -52,10 +49,7 @@ class PlacementRegNet(RegNet):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for stage in regnet_stages(self):
-            for block in stage:
-                native = "none" if isinstance(block.se, nn.Identity) else "se"
-                PlacedRegNetBlock.adopt(block).native = native
+        adopt_blocks(self, {Bottleneck: PlacedRegNetBlock})
 
 
 class ReducedRegNet(PlacementRegNet):
@@ -86,19 +80,9 @@ def regnet_stages(model: Any) -> Stages:
     return [list(getattr(model, f"s{n}").children()) for n in range(1, 5)]
 
 
-def build_regnet_proxy(
-    plain: PlainModel,
-    width: float,
-    blocks: int,
-    stem_stride: int,
-    num_classes: int,
-    in_chans: int = 3,
-    device: torch.device | str | None = None,
-) -> nn.Module:
+def build_regnet_proxy(plain: PlainModel, width: float, blocks: int, stem_stride: int, **ends: Unpack[Ends]) -> nn.Module:
     """A reduced RegNet: ``(B, in_chans, H, W) -> (B, num_classes)``. *stem_stride* is that of the first stage's map."""
-    return ReducedRegNet(
-        plain.kwargs["cfg"], width, blocks=blocks, stem_stride=stem_stride, num_classes=num_classes, in_chans=in_chans, device=device
-    )
+    return ReducedRegNet(plain.kwargs["cfg"], width, blocks=blocks, stem_stride=stem_stride, **ends)
 
 
 REGNET = Family(stages=regnet_stages, proxy=build_regnet_proxy)

@@ -7,15 +7,14 @@ Spatial Bias instead widens the block's spatial convolution by its maps.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from timm.models import resnet as timm_resnet
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-from nasattn.hosts.block import PlacedBlock, reset_convolution, resized
-from nasattn.hosts.family import Family, PlacedModel, Stages
+from nasattn.hosts.block import PlacedBlock, adopt_blocks, reset_convolution, resized
+from nasattn.hosts.family import Ends, Family, PlacedModel, Stages
 from nasattn.hosts.host import scale_channels
 from nasattn.hosts.timm_models import PlainModel, register_timm_hosts
 
@@ -89,17 +88,12 @@ class PlacedBasicBlock(_PlacedResidual, BasicBlock):  # type: ignore[misc]
         return y
 
 
-PLACED = {BasicBlock: PlacedBasicBlock, Bottleneck: PlacedBottleneck}
-
-
 class PlacementResNet(PlacedModel, ResNet):  # type: ignore[misc]
     """timm's ResNet whose blocks carry attentions: ``(B, in_chans, H, W) -> (B, num_classes)``."""
 
-    def __init__(self, block: type[nn.Module], *args: Any, **kwargs: Any) -> None:
-        super().__init__(block, *args, **kwargs)
-        for stage in resnet_stages(self):
-            for each in stage:
-                PLACED[block].adopt(each)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        adopt_blocks(self, {BasicBlock: PlacedBasicBlock, Bottleneck: PlacedBottleneck})
 
 
 def resnet_stages(model: Any) -> Stages:
@@ -107,15 +101,7 @@ def resnet_stages(model: Any) -> Stages:
     return [list(getattr(model, f"layer{n}")) for n in range(1, 5)]
 
 
-def build_resnet_proxy(
-    plain: PlainModel,
-    width: float,
-    blocks: int,
-    stem_stride: int,
-    num_classes: int,
-    in_chans: int = 3,
-    device: torch.device | str | None = None,
-) -> nn.Module:
+def build_resnet_proxy(plain: PlainModel, width: float, blocks: int, stem_stride: int, **ends: Unpack[Ends]) -> nn.Module:
     """A reduced ResNet of the same stages and block type: ``(B, in_chans, H, W) -> (B, num_classes)``.
 
     Residual branches start alive (no zero-initialised last BatchNorm): in the few epochs of a proxy a gate behind a branch
@@ -126,9 +112,7 @@ def build_resnet_proxy(
         width: Factor on the channels.
         blocks: Blocks per stage, at most the network's own.
         stem_stride: 1 or 2: one 3x3 convolution of that stride. 4: of stride 2, then the max pool.
-        num_classes: Size of the output.
-        in_chans: Channels of the image.
-        device: Where to build.
+        **ends: What the first and the last layer are built for.
     """
     stem = scale_channels(64, width)
     kwargs = {k: v for k, v in plain.kwargs.items() if k not in ("stem_type", "stem_width", "replace_stem_pool")}
@@ -142,12 +126,10 @@ def build_resnet_proxy(
             "stem_type": "deep",
             "stem_width": stem // 2,
             "zero_init_last": False,
-            "num_classes": num_classes,
-            "in_chans": in_chans,
-            "device": device,
+            **ends,
         }
     )
-    model.conv1 = nn.Conv2d(in_chans, stem, 3, stride=min(stem_stride, 2), padding=1, bias=False, device=device)
+    model.conv1 = nn.Conv2d(ends["in_chans"], stem, 3, stride=min(stem_stride, 2), padding=1, bias=False, device=ends["device"])
     reset_convolution(model.conv1)
     if stem_stride < 4:
         model.maxpool = nn.Identity()

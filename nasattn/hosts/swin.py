@@ -13,20 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from timm.layers import PatchEmbed
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from timm.models import swin_transformer as timm_swin
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 
 from nasattn.attention import Placement
-from nasattn.hosts.branch import BranchBlock, feature_cfg, heads_of_32, pretrained_cfg, unwrapped
-from nasattn.hosts.family import Family, PlacedModel, Stages, build_placed
-from nasattn.hosts.host import Host, register_host, scale_channels
-from nasattn.hosts.timm_models import PlainModel, fit_checkpoint
+from nasattn.hosts.block import adopt_blocks
+from nasattn.hosts.branch import FEATURE_CFG, BranchBlock, heads_of_32
+from nasattn.hosts.family import Ends, Family, PlacedModel, Stages, build_placed
+from nasattn.hosts.host import scale_channels
+from nasattn.hosts.own_models import pretrained_cfg, register_own_host, unwrapped
+from nasattn.hosts.timm_models import PlainModel
 
 
 class BranchSwinBlock(BranchBlock, SwinTransformerBlock):  # type: ignore[misc]
@@ -71,9 +72,7 @@ class BranchSwin(PlacedModel, SwinTransformer):  # type: ignore[misc]
     def __init__(self, strict_img_size: bool = False, **kwargs: Any) -> None:
         kwargs.setdefault("embed_layer", PatchEmbed if strict_img_size else AnySizePatchEmbed)
         super().__init__(strict_img_size=strict_img_size, **kwargs)
-        for stage in swin_stages(self):
-            for block in stage:
-                BranchSwinBlock.adopt(block)
+        adopt_blocks(self, {SwinTransformerBlock: BranchSwinBlock})
 
 
 def swin_stages(model: Any) -> Stages:
@@ -90,15 +89,7 @@ def boat_swin_placement(model: Any) -> Placement:
     return Placement.parse([*("fsla_c49@even" if depth > 1 else "none" for depth in depths), "none"])
 
 
-def build_swin_proxy(
-    plain: PlainModel,
-    width: float,
-    blocks: int,
-    stem_stride: int,
-    num_classes: int,
-    in_chans: int = 3,
-    device: torch.device | str | None = None,
-) -> nn.Module:
+def build_swin_proxy(plain: PlainModel, width: float, blocks: int, stem_stride: int, **ends: Unpack[Ends]) -> nn.Module:
     """A reduced Swin: ``(B, in_chans, H, W) -> (B, num_classes)``. Patches of *stem_stride* pixels."""
     embed_dim = scale_channels(plain.kwargs["embed_dim"], width)
     depths = tuple(min(blocks, n) for n in plain.kwargs["depths"])
@@ -109,13 +100,11 @@ def build_swin_proxy(
         patch_size=stem_stride,
         window_size=plain.kwargs["window_size"],
         drop_path_rate=0.0,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        device=device,
+        **ends,
     )
 
 
-SWIN = Family(stages=swin_stages, proxy=build_swin_proxy, forms=("branch",))
+SWIN = Family(stages=swin_stages, proxy=build_swin_proxy, forms=("branch",), feature_cfg=FEATURE_CFG)
 
 
 def checkpoint_filter_fn(checkpoint: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
@@ -131,37 +120,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "boat_swin_base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32), "drop_path_rate": 0.5},
 }
 
-
 default_cfgs = generate_default_cfgs({name: pretrained_cfg(first_conv="patch_embed.proj") for name in VARIANTS})
 
-
-def plain_swin(name: str) -> PlainModel:
-    """How the network is built."""
-    return PlainModel(BranchSwin, {"patch_size": 4, "window_size": 7, **VARIANTS[name]})
-
-
-def _register(name: str) -> None:
-    def entrypoint(
-        pretrained: bool = False, attn: str | list[str] | Placement | None = None, identity_start: bool = False, **kwargs: Any
-    ) -> BranchSwin:
-        kwargs = {**plain_swin(name).kwargs, **kwargs}
-        model: BranchSwin = build_model_with_cfg(
-            partial(build_placed, BranchSwin, SWIN, attn, identity_start, boat_swin_placement),
-            name,
-            pretrained,
-            pretrained_filter_fn=partial(fit_checkpoint, checkpoint_filter_fn),
-            feature_cfg=feature_cfg(kwargs),
-            **kwargs,
-        )
-        return model
-
-    entrypoint.__name__ = entrypoint.__qualname__ = name
-    entrypoint.__doc__ = "BOAT-Swin (arXiv 2201.13027), {embed_dim} channels, depths {depths}; `attn` places FSLA elsewhere.".format(
-        **VARIANTS[name]
+for _name, _variant in VARIANTS.items():
+    register_own_host(
+        __name__,
+        _name,
+        "BOAT-Swin (arXiv 2201.13027), {embed_dim} channels, depths {depths}; `attn` places FSLA elsewhere.".format(**_variant),
+        PlainModel(BranchSwin, {"patch_size": 4, "window_size": 7, **_variant}, checkpoint_filter_fn),
+        SWIN,
+        partial(build_placed, BranchSwin, SWIN, default=boat_swin_placement),
     )
-    globals()[name] = register_model(entrypoint)
-    register_host(Host(name, SWIN, partial(plain_swin, name)))
-
-
-for _name in VARIANTS:
-    _register(_name)

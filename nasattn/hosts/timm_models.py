@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -121,13 +122,17 @@ def _register(module: ModuleType, name: str, family: Family, classes: dict[type,
         )
         return model
 
-    entrypoint.__name__ = entrypoint.__qualname__ = f"nasattn_{name}"
-    entrypoint.__module__ = __name__
-    entrypoint.__doc__ = f"timm's {name} with a placement (`attn`)."
-    globals()[entrypoint.__name__] = register_model(entrypoint)
+    register_entrypoint(__name__, f"nasattn_{name}", f"timm's {name} with a placement (`attn`).", entrypoint)
     cfg = module.default_cfgs[name].default
     side = cfg.input_size[-1] if cfg.input_size else resolution
     register_host(Host(f"nasattn_{name}", family, partial(plain_model, module, name), side))
+
+
+def register_entrypoint(module: str, name: str, doc: str, entrypoint: Callable[..., nn.Module]) -> None:
+    """Make *entrypoint* timm's model *name* and the function of that name in *module*, whose ``default_cfgs`` timm reads."""
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__module__, entrypoint.__doc__ = module, doc
+    setattr(sys.modules[module], name, register_model(entrypoint))
 
 
 def fit_checkpoint(

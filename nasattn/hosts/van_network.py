@@ -1,4 +1,4 @@
-"""The network of the Visual Attention Network (arXiv 2202.09741), with the methods that timm asks of a model.
+"""The network of the Visual Attention Network (arXiv 2202.09741).
 
 A block is x + ls1 * Attention(BN(x)), then x + ls2 * MLP(BN(x)), where Attention(x) = x + 1x1(LKA(GELU(1x1(x)))). A stage
 begins with an overlapping patch embedding and ends with a LayerNorm over the channels. Inside a block every parameter has
@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from timm.layers import DropPath, LayerNorm2d, NormMlpClassifierHead, calculate_drop_path_rates, get_device_dtype, trunc_normal_
-from timm.models._features import feature_take_indices
 from timm.models._manipulate import MATCH_PREV_GROUP, checkpoint_seq
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from nasattn.attention import Attention, create_attention
 from nasattn.attention.lka import LargeKernelAttention
 from nasattn.errors import UsageError
 from nasattn.hosts.block import PlacedBlock
+from nasattn.hosts.staged_network import StagedNetwork
 
 LAYER_SCALE = 1e-2
 
@@ -157,7 +157,7 @@ class VanStage(nn.Module):
         return y
 
 
-class VisualAttentionNetwork(nn.Module):
+class VisualAttentionNetwork(StagedNetwork):
     """VAN: ``(B, in_chans, H, W) -> (B, num_classes)`` for any H, W >= 1.
 
     Args:
@@ -176,6 +176,9 @@ class VisualAttentionNetwork(nn.Module):
     Raises:
         UsageError: `depths`, `widths` and `mlp_ratios` do not agree on the number of stages.
     """
+
+    output_fmt = "NCHW"
+    formats_hint = " is not offered: VAN's features are NCHW"
 
     def __init__(
         self,
@@ -198,6 +201,7 @@ class VisualAttentionNetwork(nn.Module):
         self.num_classes, self.in_chans = num_classes, in_chans
         rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
         inputs = (in_chans, *widths)
+        self.stem = self.norm = None  # each stage has its own
         self.stages = nn.Sequential()
         for i, (depth, ratio) in enumerate(zip(depths, mlp_ratios, strict=True)):
             kernel, stride = (3, 2) if i else (7, stem_stride)
@@ -243,73 +247,6 @@ class VisualAttentionNetwork(nn.Module):
         ]
         return {"stem": r"^stages\.0\.patch_embed", "blocks": r"^stages\.(\d+)" if coarse else blocks}
 
-    @torch.jit.ignore  # type: ignore[untyped-decorator]
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether training recomputes each block in the backward pass instead of keeping its activations."""
-        for stage in self.stages:
-            stage.grad_checkpointing = enable  # type: ignore[assignment]
-
-    @torch.jit.ignore  # type: ignore[untyped-decorator]
-    def get_classifier(self) -> nn.Module:
-        """The last layer: a Linear, a 1x1 convolution without pooling, an Identity without classes."""
-        classifier: nn.Module = self.head.fc
-        return classifier
-
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one, and the pooling unless *global_pool* is None."""
-        self.num_classes = num_classes
+        self.num_classes, self.head_hidden_size = num_classes, self.num_features
         self.head.reset(num_classes, global_pool, in_features=self.num_features, **get_device_dtype(self))
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The stages' outputs, each ``(B, C, H, W)``, after the last stage's unless *intermediates_only*.
-
-        Args:
-            x: ``(B, in_chans, H, W)``.
-            indices: Stages to return: the last n, all if None, or a list of them.
-            norm: No effect: every stage ends with its own norm.
-            stop_early: Do not compute beyond the last stage asked for.
-            output_fmt: ``"NCHW"``.
-            intermediates_only: Return the list alone.
-        """
-        if output_fmt != "NCHW":
-            raise UsageError(f"output_fmt {output_fmt!r} is not offered: VAN's features are NCHW")
-        take, last = feature_take_indices(len(self.stages), indices)
-        intermediates = []
-        for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
-            x = stage(x)
-            if i in take:
-                intermediates.append(x)
-        return intermediates if intermediates_only else (x, intermediates)
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> Sequence[int]:
-        """Drop the stages beyond the last one in *indices*, and with any of them the head; returns the stages taken."""
-        take, last = feature_take_indices(len(self.stages), indices)
-        cut = last < len(self.stages) - 1
-        self.stages = self.stages[: last + 1]
-        self.num_features = self.head_hidden_size = int(self.feature_info[last]["num_chs"])
-        if prune_head or cut:
-            self.reset_classifier(0, "")
-        return list(take)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """``(B, in_chans, H, W) -> (B, C, H', W')``: the last stage's normalised output."""
-        y: Tensor = self.stages(x)
-        return y
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """``(B, C, H', W') -> (B, num_classes)``, or ``(B, C)`` for *pre_logits*."""
-        y: Tensor = self.head(x, pre_logits=pre_logits)
-        return y
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))

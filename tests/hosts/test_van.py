@@ -174,6 +174,9 @@ def test_wrapped_and_own_checkpoints() -> None:
         wrapped = {wrapper: {f"module.{k}": v for k, v in authors_checkpoint().items()}, "epoch": 300}
         found = checkpoint_filter_fn(wrapped, model)
         assert found.keys() == plain.keys()
+    averaged = {k: v + 1 for k, v in authors_checkpoint().items()}
+    found = checkpoint_filter_fn({"state_dict": authors_checkpoint(), "state_dict_ema": averaged}, model)
+    assert all(torch.equal(found[k], plain[k] + 1) for k in plain), "averaged weights come first, as in timm's loader"
     own = model.state_dict()
     assert list(checkpoint_filter_fn(own, model).items()) == list(own.items())
 
