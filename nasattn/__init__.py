@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nasattn._timm_hook import register_when_timm_is_imported
 
 if TYPE_CHECKING:
-    from nasattn.api import Study, export, list_spaces, open_study, search
+    from nasattn.api import Study, export, list_spaces, measure_latency, measure_table, open_study, search
     from nasattn.attention import create_attention, list_attention, register_attention
     from nasattn.errors import NasattnError
 
@@ -23,6 +23,8 @@ __all__ = [
     "export",
     "list_attention",
     "list_spaces",
+    "measure_latency",
+    "measure_table",
     "open_study",
     "register_attention",
     "search",
@@ -35,6 +37,8 @@ _HOME = {
     "export": "nasattn.export",
     "list_attention": "nasattn.attention",
     "list_spaces": "nasattn.api",
+    "measure_latency": "nasattn.api",
+    "measure_table": "nasattn.api",
     "open_study": "nasattn.api",
     "register_attention": "nasattn.attention",
     "search": "nasattn.search",

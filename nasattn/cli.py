@@ -152,7 +152,7 @@ def _search(
     from nasattn.api import default_storage
     from nasattn.report.progress import SearchView
     from nasattn.report.tables import front_table
-    from nasattn.search.driver import quiet_libraries
+    from nasattn.search.cluster import quiet_libraries
 
     quiet_libraries()
     from nasattn.search.driver import plan, run_search

@@ -18,7 +18,7 @@ from nasattn.front import FrontMember
 if TYPE_CHECKING:
     from nasattn.hosts import Host
     from nasattn.space import SearchSpace
-    from nasattn.store import EvaluationRecord, Store, StudyRecord
+    from nasattn.store import EvaluationRecord, LatencyRecord, Store, StudyRecord
 
 
 def front_table(members: Sequence[FrontMember], title: str, width: int = 120) -> Table:
@@ -34,19 +34,26 @@ def front_table(members: Sequence[FrontMember], title: str, width: int = 120) ->
             str(m.trial),
             m.placement,
             f"{m.accuracy:.3f} ± {spread:.3f}",
-            f"{m.latency_ratio:.3f}x ({m.latency_ratio_low:.3f}-{m.latency_ratio_high:.3f})",
+            f"{m.latency_ratio:.3f}x ({m.latency_ratio_low:.3f}-{m.latency_ratio_high:.3f}){_mark(m)}",
             f"{m.p_member:.2f}",
             f"{m.latency_ms:.1f}",
             f"{m.params / 1e6:.2f}M",
             m.tier,
         )
         table.add_row(*row[: len(table.columns)])
-    table.caption = (
-        "p: probability that the placement is on the true front, given the errors of accuracy and latency"
-        if members
-        else "no completed trial"
-    )
+    notes = ["p: probability that the placement is on the true front, given the errors of accuracy and latency"]
+    marks = {_mark(m) for m in members}
+    notes += [f"{mark} {MARKS[mark]}" for mark in MARKS if any(mark in each for each in marks)]
+    table.caption = "\n".join(notes) if members else "no completed trial"
     return table
+
+
+MARKS = {"~": "predicted from the table of stages", "*": "something else used the device during the measurement (shared)"}
+
+
+def _mark(member: FrontMember) -> str:
+    """How the latency was found, where it was not measured end to end with the device to itself."""
+    return ("~" if member.latency_method == "table" else "") + ("" if member.latency_exclusive else "*")
 
 
 def front_csv(members: Sequence[FrontMember]) -> str:
@@ -212,6 +219,8 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
         "proxy placement": f"{host.proxy_placement(trial.placement, width, blocks)} (numbers of groups times the width {width:g}, so that each group keeps its channels)",
         "accuracy": trial.accuracy,
         "latency": f"{latency.ms:.2f} ms, {latency.ratio:.3f}x ({latency.ratio_low:.3f} to {latency.ratio_high:.3f}) of the plain {latency.baseline_ms:.2f} ms" if latency else None,
+        "latency found by": _found_by(latency) if latency else None,
+        "constraints": {name: f"{c['limit']}: {'within' if c['excess'] <= 0 else 'above'}, {c['ratio']:.3f}x the plain host" for name, c in (trial.constraints or {}).items()} or None,
         "params": f"{trial.params:,}",
         "macs": f"{trial.macs:,}",
         "curve": [f"epoch {int(p['epoch'])}: loss {p.get('loss', float('nan')):.4f}, accuracy {p.get('accuracy', float('nan')):.4f}, {p['seconds']:.1f} s" for p in trial.curve],
@@ -223,6 +232,13 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
         "error": trial.error,
     }  # fmt: skip
     return details
+
+
+def _found_by(latency: LatencyRecord) -> str:
+    if latency.method == "table":
+        return "prediction from the table of stages"
+    state = "with the device to itself" if latency.exclusive else f"shared: {latency.contention or 'other processes used the device'}"
+    return f"measurement end to end, {latency.pairs} rounds, {state}"
 
 
 def pairs_table(pairs: dict[str, Any]) -> Table:

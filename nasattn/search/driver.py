@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
-import shutil
-import socket
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from nasattn.attention import Placement
-from nasattn.errors import NasattnError, StudyError, UsageError
+from nasattn.errors import StudyError, UsageError
 from nasattn.front import FrontMember, front
 from nasattn.hosts import get_host
-from nasattn.latency import DeviceKey
+from nasattn.latency import DeviceKey, RuntimeFailure
+from nasattn.search.cluster import quiet_libraries, ray_cluster, scratch_folder
 from nasattn.search.events import Event, SearchStarted
 from nasattn.search.limits import evaluate
 from nasattn.search.study import StudyConfig, check_same
@@ -29,19 +25,10 @@ from nasattn.tasks import Task, TaskRequest, load_task
 if TYPE_CHECKING:
     from nasattn.search.appraisal import Appraiser
     from nasattn.search.bridge import PlacementSearch
+    from nasattn.search.latencies import HostLatencies
     from nasattn.search.worker import Start
 
 PACKAGES = ("nasattn", "torch", "timm", "optuna", "ray", "sqlalchemy", "numpy")
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # no machine calls out unasked
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would start every worker through uv
-    "RAY_worker_niceness": "0",  # Ray's 15 starves the workers on a machine that does anything else
-    "RAY_AIR_NEW_OUTPUT": "0",  # its table is not our user interface
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative NASATTN_DATA means the same to a worker as to the driver
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report without an objective must not end the search
-}
-OBJECT_STORE_BYTES = 200 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -86,19 +73,19 @@ def run_search(
         UsageError: Space, task, database or configuration are not usable; nothing has been trained.
         NasattnError: The search cannot go on.
     """
-    store = Store(storage)
-    check_buildable(config)
-    task = load_study_task(config)
-    config = replace(config, fidelity=replace(config.fidelity, val_samples=len(task.val), samples=len(task.train)))
-    config = _enter_study(config, store, fresh)
     quiet_libraries()
     from nasattn.search.appraisal import Appraiser
     from nasattn.search.bridge import PlacementSearch
 
-    reconcile(store, config.name)
-    listener = listener or (lambda event: None)
+    store = Store(storage)
+    check_buildable(config)
     appraiser = Appraiser(store, config.space.host, config.deployment, config.limits)
     appraiser.check_feasible(config.space)
+    task = load_study_task(config)
+    config = replace(config, fidelity=replace(config.fidelity, val_samples=len(task.val), samples=len(task.train)))
+    config = _enter_study(config, store, fresh)
+    reconcile(store, config.name)
+    listener = listener or (lambda event: None)
     evaluate_again(store, config, appraiser)
     search = PlacementSearch(config, store, appraiser, store.evaluations(config.name), listener)
     if not search.study.get_trials(deepcopy=False):
@@ -107,6 +94,8 @@ def run_search(
     listener(SearchStarted(config.name, config.trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
     if search.counted < config.trials:
         _run_ray(config, search, workers, address, start)
+    if search.is_over:
+        measure_front(store, config.name, appraiser.latencies)
     evaluations = store.evaluations(config.name)
     members = front(evaluations)
     store.save_front(config.name, ((m.trial, m.tier, m.p_member) for m in members))
@@ -205,6 +194,17 @@ def evaluate_again(store: Store, config: StudyConfig, appraiser: Appraiser) -> N
             store.set_constraints(record.id, evaluate(config.limits, costs))
 
 
+def measure_front(store: Store, study: str, latencies: HostLatencies) -> None:
+    """Measure end to end those members of a study's front whose latency is predicted, and those that take their place then."""
+    tried: set[str] = set()
+    while predicted := [m for m in front(store.evaluations(study)) if m.latency_method == "table" and m.placement not in tried]:
+        for member in predicted:
+            tried.add(member.placement)
+            with suppress(RuntimeFailure):  # its stages ran one by one; then it keeps the prediction
+                latency_id, _ = latencies.measure(Placement.parse(member.placement))
+                store.set_latency(study, member.placement, latency_id)
+
+
 def _enqueue_baseline(search: PlacementSearch) -> None:
     """The plain host is the first trial, also where the space does not list `none` in every stage."""
     from nasattn.search.faults import FORCED
@@ -228,18 +228,6 @@ def default_workers(config: StudyConfig) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def quiet_libraries() -> None:
-    """Settings that Ray and Optuna read when they are imported, and their own chatter off."""
-    for name, value in RAY_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    for name in ("ray.tune", "ray.train"):  # they print tracebacks of trials; the store keeps these
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
 def _run_ray(config: StudyConfig, search: PlacementSearch, workers: int, address: str | None, start: Start | None) -> None:
     from ray import tune
 
@@ -248,7 +236,7 @@ def _run_ray(config: StudyConfig, search: PlacementSearch, workers: int, address
 
     resources = {"cpu": 1.0, "gpu": config.gpus_per_trial} if config.device == "cuda" else {"cpu": 1.0}
     trainable = tune.with_resources(tune.with_parameters(ProxyTrainable, start=start or start_proxy), resources)
-    with _ray(address, workers), _scratch_folder() as folder:
+    with ray_cluster(address, workers), scratch_folder() as folder:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(search_alg=search, num_samples=-1, max_concurrent_trials=workers, reuse_actors=True),
@@ -261,53 +249,6 @@ def _run_ray(config: StudyConfig, search: PlacementSearch, workers: int, address
                 search.stop(trial_id)
 
 
-@contextmanager
-def _ray(address: str | None, workers: int) -> Iterator[None]:
-    """Ray, joined or started; what was started here is stopped here."""
-    import ray
-
-    owned = not ray.is_initialized()
-    if owned and address is not None:
-        _check_reachable(address)
-    if owned:
-        local: dict[str, Any] = {"num_cpus": max(workers, 1), "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(local if address is None else {}))
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise NasattnError(f"Ray cannot be reached at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
-    # Ray prints a dead worker's obituary to stdout, where results go; the trial's reason says the same
-    ray._private.worker._worker_logs_enabled = False
-    try:
-        yield
-    finally:
-        ray._private.worker._worker_logs_enabled = True
-        if owned:
-            ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Ray itself tries a dead address for minutes. Raises NasattnError when nothing listens at HOST:PORT or ray://HOST:PORT."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host:  # "auto" and "local"
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise NasattnError(
-            f"Ray cannot be reached at {address}: {error}; give the HOST:PORT of a running cluster, or leave --address out"
-        ) from None
-
-
-@contextmanager
-def _scratch_folder() -> Iterator[str]:
-    """A folder for what Ray Tune insists on writing; nothing in it is read again."""
-    folder = tempfile.mkdtemp(prefix="nasattn-ray-")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and the packages that decide a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
@@ -315,7 +256,10 @@ def versions() -> dict[str, str]:
 
 def plan(config: StudyConfig) -> dict[str, Any]:
     """What a search would do: every choice is built once and the task loaded, nothing is trained or written. For `--dry-run`."""
+    from nasattn.search.appraisal import Appraiser
+
     check_buildable(config)
+    Appraiser(Store("sqlite://"), config.space.host, config.deployment, config.limits).check_feasible(config.space)
     task = load_study_task(config)
     return {
         "study": config.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,8 +71,8 @@ class Limit:
         return (ratio if self.unit == "x" else amount / UNITS[self.cost][self.unit]) / self.value - 1
 
     def describe(self, amount: float, ratio: float) -> str:
-        """A cost as a message says it: ``latency 30.1 ms, 1.412x``."""
-        return f"{self.cost} {show_amount(self.cost, amount)}, {ratio:.3f}x"
+        """A cost as a message says it: ``latency 30.1 ms, 1.412x``; without an amount that is NaN."""
+        return f"{self.cost} {'' if math.isnan(amount) else show_amount(self.cost, amount) + ', '}{ratio:.3f}x"
 
     def __str__(self) -> str:
         return f"{self.value:g}{self.unit}"

@@ -67,6 +67,16 @@ class Store(Latencies):
         with self.session() as session:
             session.execute(sa.update(EvaluationRow).where(EvaluationRow.id == evaluation).values(constraints=constraints))
 
+    def set_latency(self, study: str, placement: str, latency: int) -> None:
+        """Give all trials of a placement in a study another latency, by its id."""
+        with self.session() as session:
+            of_placement = sa.select(ArchitectureRow.id).where(ArchitectureRow.placement == placement)
+            session.execute(
+                sa.update(EvaluationRow)
+                .where(EvaluationRow.study_id == _study_id(session, study), EvaluationRow.architecture_id.in_(of_placement))
+                .values(latency_id=latency)
+            )
+
     def evaluations(self, study: str, state: State | None = None) -> list[EvaluationRecord]:
         """The trials of a study, in order of their numbers."""
         query = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nasattn.search.driver import quiet_libraries
+from nasattn.search.cluster import quiet_libraries
 
 SPACE = """
 host: nasattn_resnet18

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from nasattn.errors import NasattnError, StudyError, UsageError
-from nasattn.search.driver import SearchResult, _check_reachable, plan, run_search
+from nasattn.search.cluster import check_reachable
+from nasattn.search.driver import SearchResult, plan, run_search
 from nasattn.search.events import Event, SearchStarted, TrialFinished, TrialReported, TrialStarted
 from nasattn.search.study import StudyConfig, make_config
 from nasattn.store import Store
@@ -150,7 +151,7 @@ def test_a_folder_of_images_may_be_named_from_here(
 
 def test_an_unreachable_cluster_is_one_line() -> None:
     with pytest.raises(NasattnError, match="Ray cannot be reached at 127.0.0.1:1: .*leave --address out"):
-        _check_reachable("127.0.0.1:1")
+        check_reachable("127.0.0.1:1")
 
 
 def test_an_unbuildable_choice_is_found_before_anything_runs(tmp_path: Path, url: str) -> None:
