@@ -193,7 +193,7 @@ def front(
     opened = _open(study, storage)
     members = opened.front(device)
     if device is not None and (unknown := opened.without_latency(device)):
-        missing = f"{len(unknown)} placements have no latency on that device, such as {unknown[0]}"
+        missing = f"{len(unknown)} placement{'s have' if len(unknown) > 1 else ' has'} no latency on that device, such as {unknown[0]}"
         print(f"note: {missing}: fill its table by `nasattn latency --space SPACE --storage URL` there", file=sys.stderr)
     if format is Format.json:
         print(json.dumps([m.to_dict() for m in members], indent=2))
@@ -359,6 +359,7 @@ def latency(
         raise UsageError("--plot draws a space: give --space NAME instead of a host and a placement")
     from nasattn.api import measure_latency
 
+    _check_deployments(deployments)
     figures = [measure_latency(host, placement, storage=storage, **deployed) for deployed in deployments]
     if as_json:
         print(json.dumps(figures[0] if len(figures) == 1 else figures, indent=2))
@@ -371,25 +372,32 @@ def _latency_of_space(
     space: str, deployments: list[dict[str, Any]], held_out: int, plot: Path | None, storage: str | None, as_json: bool
 ) -> None:
     from nasattn.api import measure_table
-    from nasattn.latency import Deployment
     from nasattn.report.latency import check_picture, latency_summary, latency_table, plot_latencies
     from nasattn.report.progress import measuring
 
     if plot is not None:
         check_picture(plot)
-    for deployed in deployments:
-        Deployment(**deployed)  # a mistake in the last one is found before the first is measured
+    _check_deployments(deployments)
     found = []
     for deployed in deployments:
         with measuring(_err(), deployed["runtime"]) as listener:
             found.append(measure_table(space, storage=storage, held_out=held_out, listener=listener, **deployed))
         if not as_json:
-            _out().print(latency_table(found[-1]))
+            console = _out()
+            console.print(latency_table(found[-1], console.width))
     if as_json:
         print(json.dumps([latency_summary(each) for each in found] if len(found) > 1 else latency_summary(found[0]), indent=2))
     if plot is not None:
         plot_latencies(found, plot)
         print(f"Drawn: {plot}", file=sys.stderr)
+
+
+def _check_deployments(deployments: list[dict[str, Any]]) -> None:
+    """A mistake in the last one is found before the first is measured."""
+    from nasattn.latency import Deployment
+
+    for deployed in deployments:
+        Deployment(**deployed)
 
 
 def _open(study: str, storage: str | None) -> Study:

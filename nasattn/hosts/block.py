@@ -79,6 +79,12 @@ class PlacedBlock(nn.Module):
             self.removed = shapes(self.get_submodule(slot).state_dict(), "")
             self.empty_slot(slot)
 
+    def remove_inserted(self) -> None:
+        """Take out what was put in."""
+        for name in self.inserted:
+            self.empty_slot(name)
+        self.inserted = ()
+
     def empty_slot(self, slot: str) -> None:
         """Leave nothing at *slot*."""
         setattr(self, slot, None)

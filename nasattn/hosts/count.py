@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 from weakref import WeakSet, finalize
 
@@ -47,7 +48,7 @@ def count_memory(model: nn.Module, resolution: int, batch: int = 1, in_chans: in
         in_chans: Their channels.
         dtype: Of weights and images.
     """
-    model = model.to(dtype).eval()
+    model = copy.deepcopy(model).to(dtype).eval()
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     device = next(model.parameters()).device
     memory = _LiveMemory()

@@ -86,6 +86,8 @@ class Family:
             TokenError: The attention does not fit the stage.
         """
         blocks = copy.deepcopy(list(self.stages(model)[number - 1]))
+        for block in blocks:
+            block.remove_inserted()
         slots = StageSlots.of(blocks, self.forms)
         attention = slots.canonical(attention)
         _place_stage(blocks, attention, slots, identity_start=False)

@@ -8,7 +8,7 @@ from nasattn.latency.key import DeviceKey, environment, physical_device
 from nasattn.latency.lease import DeviceLease
 from nasattn.latency.meter import PairedLatency, measure_pair
 from nasattn.latency.runtime import Runtime, RuntimeFailure, get_runtime, list_runtimes
-from nasattn.latency.table import LatencyTable, Prediction, TableError
+from nasattn.latency.table import LatencyTable, Prediction, Ratio, TableError
 
 __all__ = [
     "DTYPES",
@@ -19,6 +19,7 @@ __all__ = [
     "LatencyTable",
     "PairedLatency",
     "Prediction",
+    "Ratio",
     "Runtime",
     "RuntimeFailure",
     "TableError",

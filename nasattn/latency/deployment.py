@@ -45,7 +45,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        if self.dtype not in DTYPES:
+        if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise UsageError(f"unknown dtype {self.dtype!r}: {did_you_mean(str(self.dtype), DTYPES)}allowed: {', '.join(DTYPES)}")
         for name in ("batch", "threads", "resolution"):
             value = getattr(self, name)
@@ -88,7 +88,10 @@ class Deployment:
         for key in data:
             if key not in known:
                 raise UsageError(f"{where}unknown key {key!r}; {did_you_mean(str(key), known)}allowed: {', '.join(known)}")
-        return cls(**data)
+        try:
+            return cls(**data)
+        except UsageError as error:
+            raise UsageError(f"{where}{error}") from None
 
 
 def check_device(device: str) -> None:

@@ -18,7 +18,7 @@ from nasattn.errors import NasattnError
 from nasattn.latency.contention import ContentionGuard
 from nasattn.latency.deployment import Deployment
 from nasattn.latency.meter import PairedLatency, Samples, measure_pair
-from nasattn.latency.runtime import Forward, get_runtime
+from nasattn.latency.runtime import Forward, RuntimeFailure, get_runtime
 
 if TYPE_CHECKING:
     from nasattn.hosts import Host
@@ -89,7 +89,13 @@ class HostMeter:
         with self.alone(), self.deployment.applied():
             guard, samples = ContentionGuard(self.deployment), Samples()
             warmup = min(0.5, max_seconds / 8)
-            pair = measure_pair(baseline, candidate, target=target, max_seconds=max_seconds, warmup_seconds=warmup, samples=samples)
+            try:
+                pair = measure_pair(baseline, candidate, target=target, max_seconds=max_seconds, warmup_seconds=warmup, samples=samples)
+            except (RuntimeError, MemoryError) as error:  # it ran once; now there is no memory left, for instance
+                cause = str(error).strip().partition("\n")[0] or "no message"
+                raise RuntimeFailure(
+                    f"runtime {self.runtime.name!r} failed during the measurement: {type(error).__name__}: {cause}"
+                ) from error
             contention = guard.verdict([samples.baseline, samples.candidate])
             on_device = [device_ms(f) for f in (candidate, baseline)] if self.deployment.device == "cuda" else [None, None]
         return replace(pair, contention=contention, device_ms=on_device[0], baseline_device_ms=on_device[1])

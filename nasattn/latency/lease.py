@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import finalize
 
 
 class DeviceLease:
@@ -29,6 +30,7 @@ class DeviceLease:
         name = device.replace(":", "")
         self._gate = os.open(base / f"{name}.gate", os.O_RDWR | os.O_CREAT, 0o600)
         self._room = os.open(base / f"{name}.room", os.O_RDWR | os.O_CREAT, 0o600)
+        self._closing = finalize(self, _close, self._gate, self._room)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -47,8 +49,13 @@ class DeviceLease:
             fcntl.flock(self._room, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        os.close(self._gate)
-        os.close(self._room)
+        """Close the lock files; happens by itself when the lease is no longer used."""
+        self._closing()
+
+
+def _close(*files: int) -> None:
+    for file in files:
+        os.close(file)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from nasattn.errors import UsageError
 
@@ -50,25 +51,39 @@ def _cell(found: SpaceLatencies, stage: int, token: str) -> dict[str, Any]:
     }
 
 
-def latency_table(found: SpaceLatencies) -> Table:
-    """A row an attention, a column a stage: milliseconds and per cent of the plain host that it adds."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", caption_justify="left")
-    table.title = f"{found.space.host}, plain: {found.table.plain_ms:.1f} ms\n{found.key}"
-    table.add_column("adds to the plain host")
+def latency_table(found: SpaceLatencies, width: int = 140) -> Table:
+    """A row an attention, a column a stage: milliseconds and per cent of the plain host that it adds.
+
+    Args:
+        found: What was measured.
+        width: Columns of the terminal; where they do not suffice, the milliseconds are left out.
+    """
     stages = range(1, len(found.space.tokens) + 1)
+    tokens = _tokens(found)
+    brief = width < 4 + max(map(len, [*tokens, FIRST_COLUMN])) + 26 * len(stages)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", caption_justify="left")
+    table.title = Text(f"{found.space.host}, plain: {found.table.plain_ms:.1f} ms\n{found.key}")
+    table.add_column(FIRST_COLUMN, no_wrap=True)
     for n in stages:
-        table.add_column(f"stage {n} ({found.table.share(n):.0%})", justify="right", no_wrap=True)
-    for token in _tokens(found):
-        table.add_row(token, *(_show(found, n, token) for n in stages))
-    notes = ["ms, and % of the plain host with the half-width of its 95 % interval; in brackets each stage's share of the plain host"]
-    if any(not getattr(e, "exclusive", True) for e in found.table.entries.values()):
+        table.add_column(
+            f"{n} ({found.table.share(n):.0%})" if brief else f"stage {n} ({found.table.share(n):.0%})", justify="right", no_wrap=True
+        )
+    rows = [[_show(found, n, token, brief) for n in stages] for token in tokens]
+    for token, cells in zip(tokens, rows, strict=True):
+        table.add_row(Text(token), *map(Text, cells))
+    unit = "%" if brief else "ms, and %"
+    notes = [f"{unit} of the plain host with the half-width of its 95 % interval; in brackets each stage's share of the plain host"]
+    if any(cell.endswith("*") for cells in rows for cell in cells):
         notes.append("* something else used the device meanwhile (shared): measured again by the same command")
     notes += [f"stage {n}, {token}: {why}" for (n, token), why in found.failures.items()]
     notes.append(
         f"error of a prediction: {found.error}" if found.error else "error of a prediction: not known, no placement measured end to end"
     )
-    table.caption = "\n".join(notes)
+    table.caption = Text("\n".join(notes))
     return table
+
+
+FIRST_COLUMN = "adds to the plain host"
 
 
 def _tokens(found: SpaceLatencies) -> list[str]:
@@ -76,14 +91,15 @@ def _tokens(found: SpaceLatencies) -> list[str]:
     return list(dict.fromkeys(str(a) for offered in found.space.tokens for a in offered if a.form != "none"))
 
 
-def _show(found: SpaceLatencies, stage: int, token: str) -> str:
+def _show(found: SpaceLatencies, stage: int, token: str, brief: bool) -> str:
     if token not in map(str, found.space.tokens[stage - 1]):
         return ""
     cell = _cell(found, stage, token)
     if "failure" in cell:
         return "cannot run"
     shared = "" if cell["exclusive"] else "*"
-    return f"{cell['added_ms']:+.2f} ms {cell['added_percent']:+6.1f}±{cell['plus_minus_percent']:.1f} %{shared}"
+    ms = "" if brief else f"{cell['added_ms']:+.2f} ms "
+    return f"{ms}{cell['added_percent']:+6.1f}±{cell['plus_minus_percent']:.1f}{'' if brief else ' %'}{shared}"
 
 
 def check_picture(path: Path) -> None:
@@ -108,7 +124,7 @@ def plot_latencies(all_found: Sequence[SpaceLatencies], path: Path) -> None:
     figure = Figure(figsize=(1.2 + sum(1.2 + 1.25 * len(f.space.tokens) for f in all_found), 1.9 + 0.34 * rows), layout="constrained")
     panels = figure.subplots(1, len(all_found), squeeze=False)[0]
     percents = [c["added_percent"] for f in all_found for s in latency_summary(f)["stages"] for c in s["attentions"] if "failure" not in c]
-    norm = LogNorm(0.5, max(2.0, *percents))
+    norm = LogNorm(0.5, max([2.0, *percents]))
     for panel, found in zip(panels, all_found, strict=True):
         tokens, stages = _tokens(found), range(1, len(found.space.tokens) + 1)
         cells = {

@@ -120,13 +120,11 @@ class Appraiser:
 
     def _added_latency(self, placement: Placement) -> float:
         try:
-            self.latencies.fill(placement)
+            return self.latencies.stages_ratio(placement)
         except RuntimeFailure:
             return math.inf
         except NasattnError:  # a host that has no table
             return self.latencies.latency(placement)[1].ratio
-        predicted = self.latencies.predicted(placement)
-        return predicted.ratio if predicted else math.inf
 
     def _cost(self, placement: Placement, cost: str) -> Cost:
         if cost != "latency":

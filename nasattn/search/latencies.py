@@ -21,6 +21,7 @@ from nasattn.latency import (
     LatencyTable,
     PairedLatency,
     Prediction,
+    Ratio,
     RuntimeFailure,
     TableError,
     environment,
@@ -102,9 +103,10 @@ class HostLatencies:
         self.meter = HostMeter(
             host, self.deployment, DeviceLease(physical_device(deployment.device)).alone, calibration_seconds=max_seconds / 2
         )
-        self._entries: dict[tuple[int, str], LatencyRecord] = {}  # of the table, as far as they were looked up
+        self._entries: dict[tuple[int, str], Ratio] = {}  # of the table, as far as they were looked up
         self._failures: dict[tuple[int, str], RuntimeFailure] = {}
         self._separable = True  # whether the host's stages can be run by themselves
+        self._trusted = False  # whether the table's predictions came close enough to measurements, when last asked
 
     @cached_property
     def _environment(self) -> dict[str, Any]:
@@ -140,11 +142,14 @@ class HostLatencies:
         except NasattnError:
             self._separable = False
             return self.measure(placement)
-        table, error = read_table(self.store, self.key, self.host.name)
-        if error is None or error.placements < TABLE_CHECKS or error.median > TABLE_ERROR:
+        table = self._read_table()
+        if not self._trusted:
             return self.measure(placement)
-        self.count(placement)
         record = predict(table, placement)
+        known = self.store.find_latency(self.key, self.host.name, str(placement), method="table")
+        if known is not None and known[1] == record:
+            return known
+        self.count(placement)
         return self.store.add_latency(self.key, self.host.name, str(placement), record), record
 
     def measure(self, placement: Placement) -> tuple[int, LatencyRecord]:
@@ -162,9 +167,16 @@ class HostLatencies:
             NasattnError: The host's stages cannot be run by themselves.
         """
         if LatencyTable(self._entries).missing(placement):
-            self._entries = self.store.entries(self.key, self.host.name)
+            self._read_table()
         for stage, token in LatencyTable(self._entries).missing(placement):
             self.measure_entry(stage, token)
+
+    def _read_table(self) -> LatencyTable:
+        """The table as the store has it now; notes its entries and whether it can be trusted."""
+        table, error = read_table(self.store, self.key, self.host.name)
+        self._entries = dict(table.entries)
+        self._trusted = error is not None and error.placements >= TABLE_CHECKS and error.median <= TABLE_ERROR
+        return table
 
     def measure_entry(self, stage: int, token: str) -> LatencyRecord:
         """Measure one entry of the table, and record it. Raises RuntimeFailure, also when it failed before in this process."""
@@ -180,10 +192,21 @@ class HostLatencies:
         self._entries[stage, token] = record
         return record
 
+    def stages_ratio(self, placement: Placement) -> float:
+        """The ratio of *placement* by its stages alone, whether or not the table has proved right; measures what is missing.
+
+        Raises as :meth:`fill`.
+        """
+        self.fill(placement)
+        return LatencyTable(self._entries).predict(placement).ratio
+
     def predicted(self, placement: Placement) -> Prediction | None:
-        """What the entries that were looked up or measured so far say of *placement*, without measuring anything."""
+        """What the entries that were looked up or measured so far say of *placement*, without measuring anything.
+
+        None where an entry is missing, or the table has not proved right.
+        """
         table = LatencyTable(self._entries)
-        return None if table.missing(placement) else table.predict(placement)
+        return None if table.missing(placement) or not (self._trusted or placement.is_plain) else table.predict(placement)
 
     def _record(self, pair: PairedLatency) -> LatencyRecord:
         values = asdict(pair)
@@ -238,13 +261,21 @@ def measure_space(
             if token == "none":
                 raise
             failures[stage, token] = str(failure)
-    rng = np.random.default_rng(seed)
     able = [[a for a in offered if (n, str(a)) not in failures] for n, offered in enumerate(space.tokens, start=1)]
-    for number in range(held_out):
-        placement = Placement(tuple(offered[rng.integers(len(offered))] for offered in able))
+    for number, placement in enumerate(_draw(able, held_out, seed)):
         notify(len(missing) + number, total, f"end to end: {placement}")
-        if not placement.is_plain and store.find_latency(key, host, str(placement)) is None:
+        found = store.find_latency(key, host, str(placement))
+        if found is None or not found[1].exclusive:
             latencies.measure(placement)
     notify(total, total, "")
     table, error = read_table(store, key, host)
     return SpaceLatencies(space, key, table, error, failures)
+
+
+def _draw(tokens: Sequence[Sequence[Attention]], number: int, seed: int) -> list[Placement]:
+    """*number* different random placements, or as many as are found soon, none of them plain."""
+    rng = np.random.default_rng(seed)
+    if not all(tokens):
+        return []
+    drawn = (Placement(tuple(offered[int(rng.integers(len(offered)))] for offered in tokens)) for _ in range(20 * number))
+    return list(dict.fromkeys(p for p in drawn if not p.is_plain))[:number]

@@ -75,14 +75,17 @@ class Limit:
         return f"{self.cost} {'' if math.isnan(amount) else show_amount(self.cost, amount) + ', '}{ratio:.3f}x"
 
     def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
+        exact = int(self.value) if float(self.value).is_integer() else self.value
+        return f"{exact}{self.unit}"
 
 
 def show_amount(cost: str, amount: float) -> str:
-    """An amount in the largest of the cost's decimal units that leaves at least 1."""
+    """An amount in the largest of the cost's decimal units that leaves at least 1, with four digits."""
     units = {unit: factor for unit, factor in UNITS[cost].items() if "i" not in unit}
-    unit = max((u for u in units if amount >= units[u]), key=lambda u: units[u], default=min(units, key=lambda u: units[u]))
-    digits = f"{amount / units[unit]:.4g}"
+    rounded = float(f"{amount:.4g}")
+    unit = max((u for u in units if rounded >= units[u]), key=lambda u: units[u], default=min(units, key=lambda u: units[u]))
+    value = rounded / units[unit]
+    digits = f"{value:.4g}" if value < 1e4 else f"{value:.0f}"
     return f"{digits} {unit}" if cost in ("latency", "memory") else digits + unit
 
 

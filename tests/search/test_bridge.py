@@ -178,10 +178,10 @@ def test_a_limit_below_the_plain_host_ends_at_once(store: Store, space_file: str
 
 def test_a_space_without_none_names_its_cheapest_placement(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "heavy.yaml"
-    path.write_text("host: nasattn_resnet18\nstages: {1: {lka: {kernel: [21, 7]}, fsla: }, 2: {none: }, 3: {none: }, 4: {none: }}")
+    path.write_text("host: nasattn_resnet18\nstages: {1: {fsla: , se: , lka: }, 2: {none: }, 3: {none: }, 4: {none: }}")
     for limit in ({"max_latency": "1.001x"}, {"max_params": "1.0001x"}):
         config = configure(str(path), **limit)
-        with pytest.raises(UsageError, match=r"the cheapest of the 3 placements of heavy is lka_k7_d3,none,none,none with"):
+        with pytest.raises(UsageError, match=r"the cheapest of the 3 placements of heavy is se,none,none,none with"):
             Appraiser(store, config.space.host, config.deployment, config.limits, max_seconds=0.1).check_feasible(config.space)
 
 
