@@ -30,6 +30,7 @@ import nasattn
 from nasattn.attention import Placement
 from nasattn.hosts import get_host
 from nasattn.latency import Deployment, HostMeter
+from nasattn.report.latency import plot_latencies
 from nasattn.search.latencies import HostLatencies, measure_space
 from nasattn.space import load_space
 from nasattn.store import Store
@@ -146,8 +147,8 @@ def equal_models(repeats: int, max_seconds: float) -> dict[str, Any]:
     }
 
 
-def table(held_out: int, folder: Path) -> dict[str, Any]:
-    """The whole table of resnet50_stages, its cost and its error."""
+def table(held_out: int, folder: Path, picture: Path | None) -> dict[str, Any]:
+    """The whole table of resnet50_stages, its cost and its error; drawn into *picture*."""
     space = load_space("resnet50_stages")
     latencies = HostLatencies(Store(f"sqlite:///{folder / 'table.db'}"), get_host(space.host), Deployment())
     marks: list[tuple[float, str]] = []
@@ -157,6 +158,8 @@ def table(held_out: int, folder: Path) -> dict[str, Any]:
         print(f"{done}/{total} {what}", flush=True)
 
     found = measure_space(latencies, space, held_out, seed=1, notify=notify)
+    if picture is not None:
+        plot_latencies([found], picture)
     seconds = [(what, after - begun) for (begun, what), (after, _) in itertools.pairwise(marks)]
     entries = [s for what, s in seconds if what.startswith("stage")]
     # the first entry also builds the host and calibrates the meter
@@ -216,6 +219,7 @@ def main() -> None:
     parser.add_argument("--max-seconds", type=float, default=10.0, help="of one end-to-end measurement")
     parser.add_argument("--repeats", type=int, default=10, help="of A/A")
     parser.add_argument("--held-out", type=int, default=16, help="placements that tell the table's error")
+    parser.add_argument("--plot", type=Path, help="a picture of the table: .png, .svg or .pdf")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"torch": torch.__version__, "cores": os.cpu_count(), "host": HOST}
     with tempfile.TemporaryDirectory() as name:
@@ -223,7 +227,7 @@ def main() -> None:
         run = {
             "repeatability": lambda: repeatability(arguments.max_seconds),
             "aa": lambda: equal_models(arguments.repeats, arguments.max_seconds),
-            "table": lambda: table(arguments.held_out, folder),
+            "table": lambda: table(arguments.held_out, folder, arguments.plot),
             "runtimes": lambda: runtimes(folder),
         }
         for part in arguments.parts:

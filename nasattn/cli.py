@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nasattn import options
 from nasattn.errors import NasattnError, UsageError
 
 if TYPE_CHECKING:
@@ -40,110 +41,79 @@ class Format(StrEnum):
     csv = "csv"
 
 
-StorageOption = Annotated[str | None, typer.Option("--storage", help="Database URL. Default: NASATTN_STORAGE, else sqlite:///nasattn.db.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-StudyArgument = Annotated[str, typer.Argument(help="Name of the study (`nasattn studies` lists them).")]
-SpaceOption = Annotated[str | None, typer.Option("--space", help="A shipped space (`nasattn spaces`) or a YAML file.")]
-StudyOption = Annotated[
-    str | None, typer.Option("--study", help="Name of the study; an existing one is continued. Default: SPACE-TASK-sSEED.")
-]
-TaskOption = Annotated[str | None, typer.Option("--task", help="cued_digits, digits, torch/NAME, or a folder with train/ and val/.")]
-TrialsOption = Annotated[int | None, typer.Option("--trials", help="Trainings in the study, all in all. Default: 24.")]
-TimeOption = Annotated[str | None, typer.Option("--time-budget", help="Begin no trial after this time: 90s, 30m, 2h.")]
-SamplerOption = Annotated[str | None, typer.Option("--sampler", help="random, tpe, nsga2, nsga3 or gp. Default: tpe.")]
-LimitOption = Annotated[str | None, typer.Option("--max-latency", help="Train nothing slower: 1.3x the plain host, or 12ms.")]
-ParamsOption = Annotated[str | None, typer.Option("--max-params", help="Train nothing larger: 1.1x the plain host, or 30M.")]
-MacsOption = Annotated[str | None, typer.Option("--max-macs", help="Train nothing with more multiply-accumulates: 1.1x, or 5G.")]
-MemoryOption = Annotated[
-    str | None, typer.Option("--max-memory", help="Train nothing that needs more memory at inference: 1.2x, or 200MB.")
-]
-RuntimeOption = Annotated[
-    str | None, typer.Option("--runtime", help="What will run the model: eager, compile, cudagraph, onnxruntime. Default: eager.")
-]
-AddressOption = Annotated[str | None, typer.Option("--address", help="A Ray cluster to join: auto or HOST:PORT. Default: start Ray here.")]
-WorkersOption = Annotated[int | None, typer.Option("--workers", help="Proxies trained at once. Default: one per CPU or GPU.")]
-GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="Share of a GPU that a trial takes. Default: 1.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: cpu.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Of sampler, initialisation, data and data order. Default: 0.")]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin another study (NAME-2, ...) if this one exists; nothing is deleted.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; train nothing.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing while searching.")]
-
-
 @app.command()
 def search(
-    space: SpaceOption = None,
-    study: StudyOption = None,
-    task: TaskOption = None,
-    trials: TrialsOption = None,
-    time_budget: TimeOption = None,
-    sampler: SamplerOption = None,
-    max_latency: LimitOption = None,
-    max_params: ParamsOption = None,
-    max_macs: MacsOption = None,
-    max_memory: MemoryOption = None,
-    runtime: RuntimeOption = None,
-    storage: StorageOption = None,
-    address: AddressOption = None,
-    workers: WorkersOption = None,
-    gpus_per_trial: GpusOption = None,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    fresh: FreshOption = False,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    space: options.SpaceOption = None,
+    study: options.StudyOption = None,
+    task: options.TaskOption = None,
+    trials: options.TrialsOption = None,
+    time_budget: options.TimeOption = None,
+    sampler: options.SamplerOption = None,
+    max_latency: options.LimitOption = None,
+    max_params: options.ParamsOption = None,
+    max_macs: options.MacsOption = None,
+    max_memory: options.MemoryOption = None,
+    runtime: options.RuntimeOption = None,
+    storage: options.StorageOption = None,
+    address: options.AddressOption = None,
+    workers: options.WorkersOption = None,
+    gpus_per_trial: options.GpusOption = None,
+    device: options.DeviceOption = None,
+    seed: options.SeedOption = None,
+    fresh: options.FreshOption = False,
+    dry_run: options.DryRunOption = False,
+    quiet: options.QuietOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Search a space: measure latency, train proxies, record the front. Example: nasattn search --space resnet50_stages"""
+    given = locals()
     if space is None:
         from nasattn.config import list_yaml
 
         raise UsageError(f"--space is missing: name one of {', '.join(list_yaml('search_spaces'))}, or a YAML file")
-    flags = {
-        "space": space, "study": study, "task": task, "trials": trials, "time_budget": time_budget, "sampler": sampler,
-        "max_latency": max_latency, "max_params": max_params, "max_macs": max_macs, "max_memory": max_memory, "runtime": runtime,
-        "workers": workers, "gpus_per_trial": gpus_per_trial, "device": device, "seed": seed,
-    }  # fmt: skip
-    _search(flags, "", storage, address, fresh, dry_run, quiet, as_json)
+    _search(_settings(given), "", storage, address, fresh, dry_run, quiet, as_json)
 
 
 @app.command()
 def run(
     file: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one.")],
-    study: StudyOption = None,
-    task: TaskOption = None,
-    trials: TrialsOption = None,
-    time_budget: TimeOption = None,
-    sampler: SamplerOption = None,
-    max_latency: LimitOption = None,
-    max_params: ParamsOption = None,
-    max_macs: MacsOption = None,
-    max_memory: MemoryOption = None,
-    runtime: RuntimeOption = None,
-    storage: StorageOption = None,
-    address: AddressOption = None,
-    workers: WorkersOption = None,
-    gpus_per_trial: GpusOption = None,
-    device: DeviceOption = None,
-    seed: SeedOption = None,
-    fresh: FreshOption = False,
-    dry_run: DryRunOption = False,
-    quiet: QuietOption = False,
-    as_json: JsonOption = False,
+    study: options.StudyOption = None,
+    task: options.TaskOption = None,
+    trials: options.TrialsOption = None,
+    time_budget: options.TimeOption = None,
+    sampler: options.SamplerOption = None,
+    max_latency: options.LimitOption = None,
+    max_params: options.ParamsOption = None,
+    max_macs: options.MacsOption = None,
+    max_memory: options.MemoryOption = None,
+    runtime: options.RuntimeOption = None,
+    storage: options.StorageOption = None,
+    address: options.AddressOption = None,
+    workers: options.WorkersOption = None,
+    gpus_per_trial: options.GpusOption = None,
+    device: options.DeviceOption = None,
+    seed: options.SeedOption = None,
+    fresh: options.FreshOption = False,
+    dry_run: options.DryRunOption = False,
+    quiet: options.QuietOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Search as a study file says; flags override it. Example: nasattn run quickstart --trials 48"""
+    given = locals()
     from nasattn.config import find_yaml
     from nasattn.errors import StudyError
     from nasattn.search.study import read_study_file
 
     path = find_yaml("studies", file, StudyError)
-    flags = {
-        "study": study, "task": task, "trials": trials, "time_budget": time_budget, "sampler": sampler,
-        "max_latency": max_latency, "max_params": max_params, "max_macs": max_macs, "max_memory": max_memory, "runtime": runtime,
-        "workers": workers, "gpus_per_trial": gpus_per_trial, "device": device, "seed": seed,
-    }  # fmt: skip
-    settings = {**read_study_file(path), **{k: v for k, v in flags.items() if v is not None}}
+    settings = {**read_study_file(path), **{k: v for k, v in _settings(given).items() if v is not None}}
     _search(settings, f"{path}: ", storage, address, fresh, dry_run, quiet, as_json)
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """Those of a command's arguments that a study file could hold."""
+    from nasattn.search.study import STUDY_KEYS
+
+    return {key: given[key] for key in STUDY_KEYS if key in given}
 
 
 def _search(
@@ -170,6 +140,8 @@ def _search(
         _out().print_json(json.dumps({"study": result.study, "complete": result.complete, "front": [m.to_dict() for m in result.front]}))
     elif not quiet:
         console.print(front_table(result.front, f"Front of {result.study}", console.width))
+        if result.note:
+            console.print(f"note: {result.note}", highlight=False)
         if result.front:
             console.print(f"Export the best: nasattn export {result.study} --best --out DIR", highlight=False)
     if not result.complete:
@@ -180,12 +152,10 @@ def _search(
 
 @app.command()
 def front(
-    study: StudyArgument,
+    study: options.StudyArgument,
     format: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Another device key, or a part that fits one alone: the front of the same proxies there.")
-    ] = None,
-    storage: StorageOption = None,
+    device: options.KeyOption = None,
+    storage: options.StorageOption = None,
 ) -> None:
     """Print a study's front, fastest first. Example: nasattn front STUDY --format json"""
     from nasattn.report.tables import front_csv, front_table
@@ -205,7 +175,7 @@ def front(
 
 
 @app.command()
-def studies(storage: StorageOption = None, as_json: JsonOption = False) -> None:
+def studies(storage: options.StorageOption = None, as_json: options.JsonOption = False) -> None:
     """List the studies of the database, and the shipped study files that `nasattn run` takes."""
     from nasattn.api import DEFAULT_STORAGE, default_storage
     from nasattn.report.tables import shipped_studies_table, studies_table, study_summaries
@@ -222,7 +192,7 @@ def studies(storage: StorageOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def spaces(
-    name: Annotated[str | None, typer.Argument(help="Show this space, or a YAML file, whole.")] = None, as_json: JsonOption = False
+    name: Annotated[str | None, typer.Argument(help="Show this space, or a YAML file, whole.")] = None, as_json: options.JsonOption = False
 ) -> None:
     """List the shipped search spaces with their size and choices. Example: nasattn spaces resnet50_stages"""
     from nasattn.report.tables import space_summary, space_table, spaces_table
@@ -238,7 +208,9 @@ def spaces(
 
 
 @app.command()
-def hosts(name: Annotated[str | None, typer.Argument(help="Show the stages of this host.")] = None, as_json: JsonOption = False) -> None:
+def hosts(
+    name: Annotated[str | None, typer.Argument(help="Show the stages of this host.")] = None, as_json: options.JsonOption = False
+) -> None:
     """List the backbones that can carry a placement. Example: nasattn hosts nasattn_resnet50"""
     from nasattn.hosts import get_host, list_hosts
     from nasattn.report.tables import host_summary, host_table
@@ -251,7 +223,7 @@ def hosts(name: Annotated[str | None, typer.Argument(help="Show the stages of th
 
 
 @app.command()
-def attentions(as_json: JsonOption = False) -> None:
+def attentions(as_json: options.JsonOption = False) -> None:
     """List the attentions: token, paper, options, parameters at 256 channels."""
     from nasattn.report.tables import attention_summaries, attentions_table
 
@@ -261,10 +233,10 @@ def attentions(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(
-    study: StudyArgument,
+    study: options.StudyArgument,
     trial: Annotated[int, typer.Argument(help="Number of the trial.")],
-    storage: StorageOption = None,
-    as_json: JsonOption = False,
+    storage: options.StorageOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Show one trial: placement, how its proxy carries it, curve, latency, error. Example: nasattn show STUDY 0"""
     from nasattn.report.tables import trial_details
@@ -276,13 +248,13 @@ def show(
 
 @app.command()
 def export(
-    study: StudyArgument,
+    study: options.StudyArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     trial: Annotated[int | None, typer.Option("--trial", help="This trial.")] = None,
     max_latency: Annotated[str | None, typer.Option("--max-latency", help="The most accurate within 1.2x or 12ms.")] = None,
     best: Annotated[bool, typer.Option("--best", help="The most accurate (the default).")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
-    storage: StorageOption = None,
+    storage: options.StorageOption = None,
 ) -> None:
     """Write a placement as a timm model folder with train.yaml and a model card. Example: nasattn export STUDY --max-latency 1.2x --out DIR"""
     if sum((trial is not None, max_latency is not None, best)) > 1:
@@ -297,7 +269,7 @@ def export(
 
 @app.command()
 def dashboard(
-    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.", min=1, max=65535)] = 8080, storage: StorageOption = None
+    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.", min=1, max=65535)] = 8080, storage: options.StorageOption = None
 ) -> None:
     """Open Optuna dashboard on the study database, on this machine only."""
     import optuna_dashboard
@@ -315,29 +287,20 @@ def dashboard(
 
 @app.command()
 def latency(
-    host: Annotated[str | None, typer.Argument(help="A host, such as nasattn_resnet50.")] = None,
-    placement: Annotated[str | None, typer.Argument(help="Such as none,sge_g32,ela_l,none.")] = None,
-    space: Annotated[str | None, typer.Option("--space", help="Instead: what every attention of this space costs in every stage.")] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
-    runtime: Annotated[
-        list[str] | None, typer.Option("--runtime", help="eager, compile, cudagraph or onnxruntime; may be repeated.")
-    ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Images at once.", min=1)] = 1,
-    resolution: Annotated[
-        int | None, typer.Option("--resolution", help="Side of the images in pixels. Default: the host's.", min=1)
-    ] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="float32; on cuda also float16 or bfloat16.")] = "float32",
-    threads: Annotated[int, typer.Option("--threads", help="CPU threads of one forward.", min=1)] = 1,
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Keep weights and images in channels-last memory format.")] = False,
-    held_out: Annotated[
-        int, typer.Option("--held-out", help="With --space: placements measured end to end, for the table's error.", min=0)
-    ] = 8,
-    plot: Annotated[Path | None, typer.Option("--plot", help="With --space: draw it into this file (.png, .svg, .pdf).")] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option("--storage", help="Database to record in. Default with --space: NASATTN_STORAGE, else sqlite:///nasattn.db."),
-    ] = None,
-    as_json: JsonOption = False,
+    host: options.HostArgument = None,
+    placement: options.PlacementArgument = None,
+    space: options.InsteadSpaceOption = None,
+    device: options.LatencyDeviceOption = "cpu",
+    runtime: options.RuntimesOption = None,
+    batch: options.BatchOption = 1,
+    resolution: options.ResolutionOption = None,
+    dtype: options.DtypeOption = "float32",
+    threads: options.ThreadsOption = 1,
+    channels_last: options.ChannelsLastOption = False,
+    held_out: options.HeldOutOption = 8,
+    plot: options.PlotOption = None,
+    storage: options.LatencyStorageOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Measure a placement against its plain host, in pairs, or every attention of a space in every stage.
 

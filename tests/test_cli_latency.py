@@ -146,6 +146,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--space", "SPACE", "--storage", "nonsense"], "the storage is not a database URL"),
     (["--space", "nosuchspace"], "unknown name 'nosuchspace' in search_spaces: "),
     (["--space", "missing.yaml"], "no file missing.yaml"),
+    ([HOST, "none", "--runtime", "eager", "--runtime", "onnx"], "unknown runtime 'onnx'. Did you mean 'onnxruntime'?"),
     ([HOST, "none", "--runtime", "onnx"], "unknown runtime 'onnx'. Did you mean 'onnxruntime'?"),
 ]
 

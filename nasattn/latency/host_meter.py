@@ -65,8 +65,8 @@ class HostMeter:
     def measure_stage(self, stage: int, attention: Attention, max_seconds: float = 1.5, target: float = 0.01) -> PairedLatency:
         """Measure stage number *stage*, from 1, with *attention* against the plain stage; for ``none`` the plain stage against the host."""
         if attention.form == "none":
-            return self._measure(self._plain, self._plain_stage(stage), max_seconds, target)
-        return self._measure(self._plain_stage(stage), self._prepare_stage(stage, attention), max_seconds, target)
+            return self._measure(self._plain, self._plain_stage(stage), max_seconds, target, patience=1.0)
+        return self._measure(self._plain_stage(stage), self._prepare_stage(stage, attention), max_seconds, target, patience=1.0)
 
     @cached_property
     def calibration(self) -> PairedLatency:
@@ -74,10 +74,10 @@ class HostMeter:
         clone = self._prepare(self.host.build(self.host.plain()), self.images)
         return self._time(self._plain, clone, self.calibration_seconds, target=0.005)
 
-    def _measure(self, baseline: Forward, candidate: Forward, max_seconds: float, target: float) -> PairedLatency:
+    def _measure(self, baseline: Forward, candidate: Forward, max_seconds: float, target: float, patience: float = 3.0) -> PairedLatency:
         """Time two prepared models; the interval is never narrower than what equal models showed."""
         noise = abs(math.log(self.calibration.ratio))
-        pair = self._time(baseline, candidate, max_seconds, target)
+        pair = self._time(baseline, candidate, max_seconds, target, patience)
         return replace(
             pair,
             ratio_low=min(pair.ratio_low, pair.ratio * math.exp(-noise)),
@@ -85,12 +85,20 @@ class HostMeter:
             calibration=math.log(self.calibration.ratio),
         )
 
-    def _time(self, baseline: Forward, candidate: Forward, max_seconds: float, target: float) -> PairedLatency:
+    def _time(self, baseline: Forward, candidate: Forward, max_seconds: float, target: float, patience: float = 3.0) -> PairedLatency:
         with self.alone(), self.deployment.applied():
             guard, samples = ContentionGuard(self.deployment), Samples()
             warmup = min(0.5, max_seconds / 8)
             try:
-                pair = measure_pair(baseline, candidate, target=target, max_seconds=max_seconds, warmup_seconds=warmup, samples=samples)
+                pair = measure_pair(
+                    baseline,
+                    candidate,
+                    target=target,
+                    max_seconds=max_seconds,
+                    warmup_seconds=warmup,
+                    patience=patience,
+                    samples=samples,
+                )
             except (RuntimeError, MemoryError) as error:  # it ran once; now there is no memory left, for instance
                 cause = str(error).strip().partition("\n")[0] or "no message"
                 raise RuntimeFailure(

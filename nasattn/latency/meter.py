@@ -66,6 +66,7 @@ def measure_pair(
     target: float = 0.01,
     max_seconds: float = 10.0,
     warmup_seconds: float = 0.5,
+    patience: float = 3.0,
     clock: Callable[[], float] = time.perf_counter,
     samples: Samples | None = None,
 ) -> PairedLatency:
@@ -75,8 +76,9 @@ def measure_pair(
         baseline: Runs once and returns when the work is done (on CUDA: synchronises).
         candidate: Likewise.
         target: Half-width of the log ratio's interval at which to stop.
-        max_seconds: Stop after this time, but not before 6 rounds, and only after three times as long while the
-            half-width is above five times the target: the machine is doing something else.
+        max_seconds: Stop after this time, but not before 6 rounds.
+        patience: Go on for so many times *max_seconds* while the half-width is above five times the target: the machine is
+            doing something else.
         warmup_seconds: How long each runs at most before it is timed; it ends earlier when the runs get no faster.
         clock: Seconds, monotonic.
         samples: Receives every block's duration.
@@ -104,7 +106,7 @@ def measure_pair(
         look = max(look, math.ceil(LOOKS * len(logs)))
         low, high = median_interval(np.sort(logs))
         half_width = (high - low) / 2
-        if half_width <= target or elapsed >= (max_seconds if half_width <= 5 * target else 3 * max_seconds):
+        if half_width <= target or elapsed >= (max_seconds if half_width <= 5 * target else patience * max_seconds):
             break
     (ms, ms_p90), (baseline_ms, baseline_ms_p90) = (np.percentile(s, [50, 90]) * 1e3 for s in (samples.candidate, samples.baseline))
     return PairedLatency(

@@ -121,6 +121,8 @@ def plot_latencies(all_found: Sequence[SpaceLatencies], path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = max(len(_tokens(found)) for found in all_found)
+    if rows == 0:
+        raise UsageError(f"--plot {path}: nothing to draw: the space offers no attention besides none")
     figure = Figure(figsize=(1.2 + sum(1.2 + 1.25 * len(f.space.tokens) for f in all_found), 1.9 + 0.34 * rows), layout="constrained")
     panels = figure.subplots(1, len(all_found), squeeze=False)[0]
     percents = [c["added_percent"] for f in all_found for s in latency_summary(f)["stages"] for c in s["attentions"] if "failure" not in c]
@@ -151,6 +153,8 @@ def plot_latencies(all_found: Sequence[SpaceLatencies], path: Path) -> None:
         )
         if found.error:
             panel.set_xlabel(f"prediction error: median {found.error.median:.1%}, worst {found.error.worst:.1%}", fontsize=7, loc="left")
-    bar = figure.colorbar(image, ax=list(panels), label="added latency, % of the plain host", shrink=0.7)
+    bar = figure.colorbar(image, ax=list(panels), shrink=0.7)
     bar.ax.yaxis.set_major_formatter("{x:g}")
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label("added latency, % of the plain host", fontsize=8)
     figure.savefig(path, dpi=150)

@@ -41,6 +41,7 @@ class SearchResult:
         evaluations: All trials of the study.
         front: The front, fastest first.
         complete: Whether the budget was used up; False after an interruption.
+        note: What the user should know of how it ended; often empty.
     """
 
     study: str
@@ -48,6 +49,7 @@ class SearchResult:
     evaluations: list[EvaluationRecord]
     front: list[FrontMember]
     complete: bool
+    note: str = ""
 
 
 def run_search(
@@ -99,7 +101,8 @@ def run_search(
     evaluations = store.evaluations(config.name)
     members = front(evaluations)
     store.save_front(config.name, ((m.trial, m.tier, m.p_member) for m in members))
-    return SearchResult(config.name, store.shown, evaluations, members, complete=search.is_over)
+    none_left = f"no other placement of {config.space.name} was found within the limits" if search.exhausted and search.above else ""
+    return SearchResult(config.name, store.shown, evaluations, members, complete=search.is_over, note=none_left)
 
 
 def check_buildable(config: StudyConfig) -> None:

@@ -52,7 +52,7 @@ SOUND = replace(
 
 def render(found: SpaceLatencies, width: int = 140) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None, _environ={})
-    console.print(latency_table(found))
+    console.print(latency_table(found, width))
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
@@ -122,6 +122,26 @@ def test_what_was_measured_on_a_shared_device_has_a_star() -> None:
     assert "+40.0±2.0 %*" in text
     assert text.count("*") == 2 and "* something else used the device meanwhile (shared): measured again by the same command" in text
     assert "*" not in render(SOUND)
+
+
+def test_brackets_in_a_failure_are_shown() -> None:
+    why = "RuntimeError: [enforce fail at alloc_cpu.cpp:117] no [/x] memory"
+    assert why in render(replace(FOUND, failures={(4, "lka_k21_d3"): why}))
+
+
+def test_a_narrow_terminal_shows_names_and_percentages() -> None:
+    text = render(FOUND, 80)
+    assert "lka_k21_d3" in text and "+20.0±0.4" in text and "+4.00 ms" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_space_of_failures_is_drawn_and_one_of_nothing_refused(tmp_path: Path) -> None:
+    one = SearchSpace.from_dict("one", {"host": "nasattn_resnet18", "stages": {4: {"lka": None}, "all": {"none": None}}})
+    plot_latencies([replace(FOUND, space=one)], tmp_path / "one.png")
+    assert (tmp_path / "one.png").stat().st_size > 1000
+    nothing = SearchSpace.from_dict("nothing", {"host": "nasattn_resnet18", "stages": {"all": {"none": None}}})
+    with pytest.raises(UsageError, match="nothing to draw: the space offers no attention besides none"):
+        plot_latencies([replace(FOUND, space=nothing)], tmp_path / "nothing.png")
 
 
 def test_without_an_error_it_says_so() -> None:

@@ -26,7 +26,9 @@ from nasattn.cli import _run
 from nasattn.errors import NasattnError, StudyError
 from nasattn.hosts import Host, get_host
 from nasattn.latency import Deployment, DeviceLease, LatencyTable, RuntimeFailure
+from nasattn.search.appraisal import Appraiser
 from nasattn.search.latencies import TABLE_CHECKS, TABLE_ERROR, HostLatencies, find_latencies, measure_space, read_table
+from nasattn.search.limits import Limit
 from nasattn.space import SearchSpace
 from nasattn.store import EvaluationRecord, LatencyRecord, Store
 from tests.search.timers import measure
@@ -217,6 +219,26 @@ def test_predicted_measures_and_asks_nothing(store: Store) -> None:
     assert not has_measured(latencies)
 
 
+def test_a_table_that_proved_wrong_predicts_nothing(store: Store) -> None:
+    latencies = of(store)
+    prepare(store, latencies.key, {placement: 0.8 * ratio for placement, ratio in CHECKS.items()})
+    latencies.fill(Placement.parse(NEW))
+    assert latencies.predicted(Placement.parse(NEW)) is None
+    assert latencies.stages_ratio(Placement.parse(NEW)) == pytest.approx(1.25)  # which says what is cheaper, not how cheap
+    limits = {"latency": Limit.parse("latency", "1.2x")}
+    assert not Appraiser(store, HOST, Deployment(resolution=32), limits, BRIEF).is_ruled_out(Placement.parse(NEW))
+
+
+def test_a_prediction_is_kept_once(store: Store) -> None:
+    latencies = of(store)
+    prepare(store, latencies.key)
+    first = latencies.latency(Placement.parse(NEW))
+    assert [latencies.latency(Placement.parse(NEW)), of(store).latency(Placement.parse(NEW))] == [first, first]
+    store.add_entry(latencies.key, HOST, 2, "sge_g8", record(2.0))
+    changed, latency = of(store).latency(Placement.parse(NEW))
+    assert changed != first[0] and latency.ratio == pytest.approx(1.35)
+
+
 @pytest.fixture
 def broken_attention() -> Iterator[str]:
     """An attention that can be built and counted, but not run."""
@@ -333,6 +355,9 @@ def make_exclusive(store: Store, key: str) -> None:
     for (stage, attention), entry in store.entries(key, HOST).items():
         if not entry.exclusive:
             store.add_entry(key, HOST, stage, attention, replace(entry, exclusive=True, contention=None))
+    for placement, latency in store.latencies(key, HOST).items():
+        if not latency.exclusive:
+            store.add_latency(key, HOST, placement, replace(latency, exclusive=True, contention=None))
 
 
 def test_a_space_is_measured_whole_and_once(store: Store) -> None:
@@ -375,6 +400,17 @@ def test_what_was_shared_is_measured_again(store: Store) -> None:
     found = measure_space(latencies, SPACE, 0, 0, lambda *_: None)
     assert rows(store)[1] == len(ALL) + 1
     assert found.table.entries[2, "se"].ratio != 17.0 and found.table.entries[1, "se"].ratio == 17.0
+
+
+def test_a_disturbed_check_is_measured_again(store: Store) -> None:
+    latencies = of(store)
+    measure_space(latencies, SPACE, 2, 0, lambda *_: None)
+    checks = store.latencies(latencies.key, HOST)
+    assert len(checks) == 2 and PLAIN not in checks
+    for placement in checks:
+        store.add_latency(latencies.key, HOST, placement, record(17.0, exclusive=False))
+    measure_space(latencies, SPACE, 2, 0, lambda *_: None)
+    assert {p: r.ratio != 17.0 for p, r in store.latencies(latencies.key, HOST).items()} == dict.fromkeys(checks, True)
 
 
 def test_the_shares_are_measured_where_the_space_does_not_offer_none(store: Store) -> None:

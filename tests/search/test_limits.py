@@ -38,7 +38,7 @@ def test_reading(cost: str, text: str, limit: Limit) -> None:
 
 
 @pytest.mark.parametrize(("cost", "unit"), [(cost, unit) for cost, units in UNITS.items() for unit in ("x", *units)])
-@pytest.mark.parametrize("value", [0.25, 1.3, 12, 4096, 123456])
+@pytest.mark.parametrize("value", [0.25, 1.3, 12, 4096, 123456, 11_689_530])
 def test_what_is_said_reads_back(cost: str, unit: str, value: float) -> None:
     limit = Limit(cost, value, unit)
     assert Limit.parse(cost, str(limit)) == limit
