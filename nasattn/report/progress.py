@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from nasattn.search.events import Event, SearchStarted, TrialFinished, TrialReported, TrialStarted
+from nasattn.search.events import Event, SearchNoted, SearchStarted, TrialFinished, TrialReported, TrialStarted
 from nasattn.store.records import EvaluationRecord
 
 
@@ -55,6 +55,8 @@ class SearchView:
         match event:
             case SearchStarted():
                 self._on_start(event)
+            case SearchNoted():
+                self._print(event.text)
             case TrialStarted():
                 self.running[event.trial] = (event, None)
             case TrialReported():

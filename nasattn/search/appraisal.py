@@ -57,7 +57,6 @@ class Appraiser:
         self.store, self.host, self.limits = store, get_host(host), limits or {}
         self.latencies = HostLatencies(store, self.host, deployment, max_seconds, entry_seconds=min(1.5, max_seconds))
         self._memory = cache(self._count_memory)
-        self._counted = cache(lambda placement: self.count(Placement.parse(placement)))
 
     def appraise(self, placement: Placement) -> Appraisal:
         """Count and time *placement* on the real host, or look it up. Nothing else of ours runs on the device meanwhile.
@@ -87,8 +86,8 @@ class Appraiser:
         costs = {}
         for number, cost in enumerate(("params", "macs")):
             if cost in self.limits:
-                base = self._counted(str(plain))[number]
-                amount = base + sum(self._counted(str(_alone(plain, i, a)))[number] - base for i, a in enumerate(placement))
+                base = self.count(plain)[number]
+                amount = base + sum(self.count(_alone(plain, i, a))[number] - base for i, a in enumerate(placement))
                 costs[cost] = Cost(amount, amount / base)
         if "latency" in self.limits and (predicted := self.latencies.predicted(placement)) is not None:
             costs["latency"] = Cost(predicted.ms, predicted.ratio)
@@ -144,11 +143,11 @@ class Appraiser:
                 amount = self.count(placement)[number]
                 found[cost] = Cost(amount, amount / self.count(plain)[number])
         if "memory" in wanted:
-            amount = self._memory(str(placement))
-            found["memory"] = Cost(amount, amount / self._memory(str(plain)))
+            amount = self._memory(placement)
+            found["memory"] = Cost(amount, amount / self._memory(plain))
         return found
 
-    def _count_memory(self, placement: str) -> int:
+    def _count_memory(self, placement: Placement) -> int:
         deployment = self.latencies.deployment
         assert deployment.resolution is not None
         model = self.host.build(placement, device="meta")

@@ -16,7 +16,7 @@ from nasattn.front import FrontMember, front
 from nasattn.hosts import get_host
 from nasattn.latency import DeviceKey, RuntimeFailure
 from nasattn.search.cluster import quiet_libraries, ray_cluster, scratch_folder
-from nasattn.search.events import Event, SearchStarted
+from nasattn.search.events import Event, SearchNoted, SearchStarted
 from nasattn.search.limits import evaluate
 from nasattn.search.study import StudyConfig, check_same
 from nasattn.store import EvaluationRecord, Store, StudyRecord
@@ -94,10 +94,11 @@ def run_search(
         _enqueue_baseline(search)
     workers = config.workers or default_workers(config)
     listener(SearchStarted(config.name, config.trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
-    if search.counted < config.trials:
+    unfinished = search.counted < config.trials
+    if unfinished:
         _run_ray(config, search, workers, address, start)
     if search.is_over:
-        measure_front(store, config.name, appraiser.latencies)
+        measure_front(store, config.name, appraiser.latencies, listener, shared_too=unfinished)
     evaluations = store.evaluations(config.name)
     members = front(evaluations)
     store.save_front(config.name, ((m.trial, m.tier, m.p_member) for m in members))
@@ -197,11 +198,23 @@ def evaluate_again(store: Store, config: StudyConfig, appraiser: Appraiser) -> N
             store.set_constraints(record.id, evaluate(config.limits, costs))
 
 
-def measure_front(store: Store, study: str, latencies: HostLatencies) -> None:
-    """Measure end to end those members of a study's front whose latency is predicted, and those that take their place then."""
+def measure_front(store: Store, study: str, latencies: HostLatencies, listener: Callable[[Event], None], shared_too: bool) -> None:
+    """Measure end to end those members of a study's front whose latency is predicted, and those that take their place then.
+
+    With *shared_too* those as well whose measurement was disturbed; each is tried once.
+    """
+    from nasattn.search.latencies import read_table
+
     tried: set[str] = set()
-    while predicted := [m for m in front(store.evaluations(study)) if m.latency_method == "table" and m.placement not in tried]:
-        for member in predicted:
+
+    def unsure(member: FrontMember) -> bool:
+        return member.placement not in tried and (member.latency_method == "table" or (shared_too and not member.latency_exclusive))
+
+    while members := [m for m in front(store.evaluations(study)) if unsure(m)]:
+        _, error = read_table(store, latencies.key, latencies.host.name)
+        told = f"; so far the table of stages predicts with an error of {error}" if error else ""
+        listener(SearchNoted(f"measuring {len(members)} of the front end to end{told}"))
+        for member in members:
             tried.add(member.placement)
             with suppress(RuntimeFailure):  # its stages ran one by one; then it keeps the prediction
                 latency_id, _ = latencies.measure(Placement.parse(member.placement))

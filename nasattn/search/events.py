@@ -45,4 +45,11 @@ class TrialFinished:
     record: EvaluationRecord
 
 
-Event = SearchStarted | TrialStarted | TrialReported | TrialFinished
+@dataclass(frozen=True)
+class SearchNoted:
+    """Something that the user should know, in one line."""
+
+    text: str
+
+
+Event = SearchStarted | SearchNoted | TrialStarted | TrialReported | TrialFinished

@@ -103,6 +103,7 @@ class HostLatencies:
         self.meter = HostMeter(
             host, self.deployment, DeviceLease(physical_device(deployment.device)).alone, calibration_seconds=max_seconds / 2
         )
+        self._counted: dict[Placement, tuple[int, int]] = {}
         self._entries: dict[tuple[int, str], Ratio] = {}  # of the table, as far as they were looked up
         self._failures: dict[tuple[int, str], RuntimeFailure] = {}
         self._separable = True  # whether the host's stages can be run by themselves
@@ -114,11 +115,12 @@ class HostLatencies:
 
     def count(self, placement: Placement) -> tuple[int, int]:
         """``(params, macs)`` of the host with *placement*, counted on the meta device once and recorded."""
-        counted = self.store.find_architecture(self.host.name, str(placement))
+        counted = self._counted.get(placement) or self.store.find_architecture(self.host.name, str(placement))
         if counted is None:
             model = self.host.build(placement, device="meta")
             counted = count_params(model), count_macs(model, self.host.resolution)
             self.store.add_architecture(self.host.name, str(placement), *counted)
+        self._counted[placement] = counted
         return counted
 
     def latency(self, placement: Placement) -> tuple[int, LatencyRecord]:

@@ -11,19 +11,24 @@ import pytest
 from optuna.trial import TrialState
 from PIL import Image
 
+from nasattn.attention import Placement
 from nasattn.errors import NasattnError, StudyError, UsageError
+from nasattn.front import front
+from nasattn.hosts import get_host
 from nasattn.search.cluster import check_reachable
-from nasattn.search.driver import SearchResult, plan, run_search
-from nasattn.search.events import Event, SearchStarted, TrialFinished, TrialReported, TrialStarted
+from nasattn.search.driver import SearchResult, measure_front, plan, run_search
+from nasattn.search.events import Event, SearchNoted, SearchStarted, TrialFinished, TrialReported, TrialStarted
+from nasattn.search.latencies import HostLatencies
 from nasattn.search.study import StudyConfig, make_config
-from nasattn.store import Store
+from nasattn.store import EvaluationRecord, LatencyRecord, Store, StudyRecord
 from tests.search.workers import start_scripted
 
 TINY = {"samples": 64, "val_samples": 32, "resolution": 24, "epochs": 2}
 
 
 def configure(space_file: str, **settings: Any) -> StudyConfig:
-    return make_config({"space": space_file, "study": "s", "fidelity": TINY, "sampler": "random", "trials": 4, **settings})
+    small = {"fidelity": TINY, "deployment": {"resolution": 64}}
+    return make_config({"space": space_file, "study": "s", "sampler": "random", "trials": 4, **small, **settings})
 
 
 @pytest.fixture
@@ -49,6 +54,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple
 
 def test_every_trial_ends_as_what_it_was(faulty: tuple[SearchResult, str, list[Event]]) -> None:
     result, url, _ = faulty
+    assert {m.latency_method for m in result.front} == {"pair"}
     trials = optuna_trials(url)
     assert {t.state for t in trials} == {TrialState.COMPLETE, TrialState.FAIL}
     reasons = {"eca": "RuntimeError: the attention fell over", "se": "accuracy is nan", "gc": "the worker died"}
@@ -159,6 +165,36 @@ def test_an_unbuildable_choice_is_found_before_anything_runs(tmp_path: Path, url
     path.write_text("host: nasattn_resnet18\nstages: {all: {none: , fsla: {heads: [3]}}}")
     with pytest.raises(UsageError, match="heads"):
         run_search(configure(str(path)), url)
+
+
+def test_members_of_the_front_are_measured_end_to_end(space_file: str, url: str) -> None:
+    """Predicted ones always, disturbed ones after trials were trained; whoever takes their place as well."""
+    config, store, events = configure(space_file), Store(url), []
+    store.add_study(StudyRecord("s", config.to_dict(), {}, 0))
+    ratios = {
+        "none,none,none,none": (0.5, 1.0, "pair"),
+        "se,none,none,none": (0.6, 0.5, "table"),
+        "none,none,none,ela_t": (0.7, 1.01, "pair"),
+    }
+    latencies = HostLatencies(store, get_host(config.space.host), config.deployment, max_seconds=0.05)
+    for number, (placement, (accuracy, ratio, method)) in enumerate(ratios.items()):
+        latency = LatencyRecord(ratio * 9, 9.0, ratio, ratio, ratio, 9, True, exclusive=method == "table", method=method)  # type: ignore[arg-type]
+        latencies.count(Placement.parse(placement))
+        latency_id = store.add_latency(latencies.key, config.space.host, placement, latency)
+        record = EvaluationRecord(number, placement, "RUNNING", 0, 1, 2, {}, f"{number}")
+        evaluation = store.start_evaluation("s", config.space.host, record, latency_id)
+        store.finish_evaluation(evaluation, "COMPLETE", accuracy=accuracy, val_samples=100)
+
+    measure_front(store, "s", latencies, events.append, shared_too=False)
+    found = {e.placement: e.latency for e in store.evaluations("s") if e.latency is not None}
+    assert found["se,none,none,none"].method == "pair" and found["se,none,none,none"].ratio != 0.5
+    assert found["none,none,none,ela_t"].ratio == 1.01  # disturbed, and left as it is
+    assert [type(e) for e in events] == [SearchNoted]
+
+    measure_front(store, "s", latencies, events.append, shared_too=True)
+    found = {e.placement: e.latency for e in store.evaluations("s") if e.latency is not None}
+    assert found["none,none,none,ela_t"].ratio != 1.01
+    assert all(m.latency_method == "pair" for m in front(store.evaluations("s")))
 
 
 def test_a_plan_trains_nothing(space_file: str) -> None:
