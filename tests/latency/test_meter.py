@@ -102,3 +102,20 @@ def test_the_interval_covers_the_median_with_95_percent(n: int) -> None:
     assert high == n - 1 - rank
     assert 1 - 2 * binom.cdf(rank, n, 0.5) >= 0.95
     assert 1 - 2 * binom.cdf(rank + 1, n, 0.5) < 0.95  # the next narrower pair would not
+
+
+@pytest.mark.parametrize("spikes", [0.0, 0.05], ids=["steady", "with slow spells"])
+@pytest.mark.parametrize("noise", [0.005, 0.02])
+def test_the_interval_holds_the_truth_as_often_as_it_says(noise: float, spikes: float) -> None:
+    """Looking at the interval again and again until it is narrow would spoil it, if it were looked at after every round."""
+
+    def covers(seed: int) -> bool:
+        rng = random.Random(seed)
+
+        def cost(seconds: float) -> Cost:
+            return lambda _: seconds * math.exp(rng.gauss(0, noise) + (rng.expovariate(3) if rng.random() < spikes else 0))
+
+        pair = Machine(cost(0.05), cost(0.055)).measure(warmup_seconds=0)
+        return pair.ratio_low <= 1.1 <= pair.ratio_high
+
+    assert sum(map(covers, range(200))) >= 185
