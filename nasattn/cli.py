@@ -327,8 +327,10 @@ def latency(
     if as_json:
         print(json.dumps(figures[0] if len(figures) == 1 else figures, indent=2))
         return
+    from nasattn.report.latency import describe_measurement
+
     for each in figures:
-        _print_pairs(each)
+        _print_pairs(describe_measurement(each))
 
 
 def _latency_of_space(

@@ -102,6 +102,27 @@ def _show(found: SpaceLatencies, stage: int, token: str, brief: bool) -> str:
     return f"{ms}{cell['added_percent']:+6.1f}±{cell['plus_minus_percent']:.1f}{'' if brief else ' %'}{shared}"
 
 
+def describe_measurement(figures: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`nasattn.api.measure_latency` found, in words: names and values for the terminal."""
+
+    def ms(prefix: str) -> str:
+        tail = f" (90 % within {figures[f'{prefix}ms_p90']:.2f})" if figures[f"{prefix}ms_p90"] is not None else ""
+        on_gpu = f", {figures[f'{prefix}device_ms']:.2f} ms by the GPU's clock" if figures[f"{prefix}device_ms"] is not None else ""
+        return f"{figures[f'{prefix}ms']:.2f} ms{tail}{on_gpu}"
+
+    settled = "" if figures["settled"] else "; the interval did not become as narrow as it should in the time"
+    return {
+        "host": figures["host"],
+        "placement": figures["placement"],
+        "device": figures["device"],
+        "latency": ms(""),
+        "plain": ms("baseline_"),
+        "ratio": f"{figures['ratio']:.4f}x, 95 % interval {figures['ratio_low']:.4f} to {figures['ratio_high']:.4f}, {figures['pairs']} rounds{settled}",
+        "equal models": f"differ by {math.expm1(figures['calibration']):+.2%} in this run",
+        "shared": figures["contention"],
+    }
+
+
 def check_picture(path: Path) -> None:
     """Raises UsageError for a file that is no picture, or a folder that is not there."""
     if path.suffix.lower() not in PICTURES:

@@ -170,8 +170,9 @@ def make_config(settings: dict[str, Any], where: str = "") -> StudyConfig:
         changes["name"] = str(given.pop("study"))
     changes["limits"] = {cost: Limit.parse(cost, str(given.pop(f"max_{cost}"))) for cost in UNITS if f"max_{cost}" in given}
     deployed = given.pop("deployment", {})
+    prefix = f"{where}deployment: " if deployed else ""
     deployed = {**deployed, **{key: given.pop(key) for key in ("runtime", "batch") if key in given}}
-    changes["deployment"] = Deployment.from_dict({"device": given.get("device", "cpu"), **deployed}, where=f"{where}deployment: ")
+    changes["deployment"] = Deployment.from_dict({"device": given.get("device", "cpu"), **deployed}, where=prefix)
     if "time_budget" in given:
         changes["time_budget"] = parse_duration(str(given.pop("time_budget")))
     return StudyConfig(space=space, **changes, **given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nasattn.errors import UsageError
 from nasattn.latency import LatencyTable, TableError
-from nasattn.report.latency import check_picture, latency_summary, latency_table, plot_latencies
+from nasattn.report.latency import check_picture, describe_measurement, latency_summary, latency_table, plot_latencies
 from nasattn.search.latencies import SpaceLatencies
 from nasattn.space import SearchSpace
 from nasattn.store import LatencyRecord
@@ -201,3 +201,13 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_a_file_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     check_picture(Path("costs.png"))
+
+
+def test_a_measurement_in_words() -> None:
+    record = replace(
+        entry(1.25), method="pair", settled=False, ms_p90=26.0, baseline_ms_p90=21.0, calibration=0.002, contention="a neighbour"
+    )
+    shown = describe_measurement({"host": "h", "placement": "se", "device": KEY, **asdict(record)})
+    assert shown["latency"] == "25.00 ms (90 % within 26.00)" and shown["plain"] == "20.00 ms (90 % within 21.00)"
+    assert shown["ratio"].startswith("1.2500x, 95 % interval 1.2400 to 1.2600, 9 rounds; the interval did not become")
+    assert (shown["equal models"], shown["shared"]) == ("differ by +0.20% in this run", "a neighbour")
