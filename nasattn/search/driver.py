@@ -81,7 +81,7 @@ def run_search(
 
     store = Store(storage)
     check_buildable(config)
-    appraiser = Appraiser(store, config.space.host, config.deployment, config.limits)
+    appraiser = Appraiser(store, config.space.host, config.deployment, config.limits, config.latency_seconds)
     appraiser.check_feasible(config.space)
     task = load_study_task(config)
     config = replace(config, fidelity=replace(config.fidelity, val_samples=len(task.val), samples=len(task.train)))

@@ -37,6 +37,7 @@ class StudyConfig:
         limits: Upper limits on ``latency``, ``params``, ``macs`` and ``memory`` of the real host: placements above one are not trained.
         device: Where proxies train: ``cpu`` or ``cuda``.
         deployment: How the real host is run when its latency is measured.
+        latency_seconds: How long one latency measurement of a placement may go on for a narrower interval; training waits meanwhile.
         workers: Proxies trained at once; None: one per CPU or GPU.
         gpus_per_trial: Share of a GPU each takes.
         seed: Of sampler, initialisation, data order and generated data.
@@ -53,6 +54,7 @@ class StudyConfig:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     device: str = "cpu"
     deployment: Deployment = field(default_factory=Deployment)
+    latency_seconds: float = 5.0
     workers: int | None = None
     gpus_per_trial: float = 1.0
     seed: int = 0
@@ -72,8 +74,10 @@ class StudyConfig:
                 raise UsageError(f"{name} must be an integer >= {least}, got {value!r}")
         if self.seed > MAX_SEED:
             raise UsageError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed}")
-        if isinstance(self.gpus_per_trial, bool) or not isinstance(self.gpus_per_trial, (int, float)) or not self.gpus_per_trial > 0:
-            raise UsageError(f"gpus_per_trial must be a number above 0, got {self.gpus_per_trial!r}")
+        for name in ("gpus_per_trial", "latency_seconds"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not number > 0:
+                raise UsageError(f"{name} must be a number above 0, got {number!r}")
         if Path(self.task).is_dir() and self.task not in list_tasks():
             # the same folder from wherever the study is continued, and for workers, which run elsewhere
             object.__setattr__(self, "task", str(Path(self.task).resolve()))
@@ -136,7 +140,7 @@ def _differences(prefix: str, old: Any, new: Any) -> list[str]:
 
 STUDY_KEYS = (
     "space", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "sampler", "max_latency",
-    "max_params", "max_macs", "max_memory", "device", "deployment", "runtime", "batch", "workers", "gpus_per_trial", "seed",
+    "max_params", "max_macs", "max_memory", "device", "deployment", "runtime", "batch", "latency_seconds", "workers", "gpus_per_trial", "seed",
 )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def test_a_configuration_from_keys() -> None:
     settings = {
         "space": "resnet18_stages", "study": "mine", "description": "left out", "task": "digits", "fidelity": {"epochs": 5}, "recipe": {"lr": 0.01},
         "trials": 7, "time_budget": "2h", "sampler": "random", "max_latency": "1.3x", "device": "cpu", "batch": 4, "workers": 2,
-        "gpus_per_trial": 0.5, "seed": 3,
+        "gpus_per_trial": 0.5, "seed": 3, "latency_seconds": 2.5,
     }  # fmt: skip
     assert make_config(settings) == StudyConfig(
         SPACE,
@@ -60,6 +60,7 @@ def test_a_configuration_from_keys() -> None:
         {"latency": LIMIT},
         "cpu",
         Deployment(batch=4),
+        2.5,
         2,
         0.5,
         3,
@@ -98,6 +99,7 @@ def test_a_study_without_a_name_gets_one(task: str, name: str) -> None:
         ({"seed": -1}, "seed must be an integer >= 0, got -1"),
         ({"gpus_per_trial": 0}, "gpus_per_trial must be a number above 0, got 0"),
         ({"gpus_per_trial": "half"}, "gpus_per_trial must be a number above 0, got 'half'"),
+        ({"latency_seconds": 0}, "latency_seconds must be a number above 0, got 0"),
         ({"max_latency": 1.3}, "a latency limit is a ratio such as 1.3x or a time such as 12ms, got '1.3'"),
         ({"time_budget": 30}, "a time budget is a number with s, m, h or d, such as 30m, got '30'"),
         ({"fidelity": {"epoch": 2}}, "mine.yaml: fidelity: unknown key 'epoch'; Did you mean 'epochs'?"),
