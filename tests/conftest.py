@@ -1,6 +1,31 @@
-"""Settings that all tests share."""
+"""What all tests share: one thread, and an attention that cannot run."""
 
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 import torch
+from torch import Tensor, nn
+
+from nasattn.attention import register_attention, token
 
 # small tensors gain nothing from a second thread, and on a busy machine waiting for it costs most of the time
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def broken_attention() -> Iterator[str]:
+    """An attention that can be built and counted, but not run."""
+
+    @register_attention("broken")
+    class Broken(nn.Module):
+        def __init__(self, channels: int, device: Any = None, dtype: Any = None) -> None:
+            super().__init__()
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.device.type != "meta":
+                raise RuntimeError("no kernel for this")
+            return x
+
+    yield "broken"
+    del token._REGISTRY["broken"]

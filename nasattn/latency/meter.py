@@ -84,7 +84,7 @@ def measure_pair(
         samples: Receives every block's duration.
     """
     samples = Samples() if samples is None else samples
-    repeats = [max(1, math.ceil(BLOCK_SECONDS / warm_up(f, warmup_seconds, clock))) for f in (baseline, candidate)]
+    repeats = [max(1, math.ceil(BLOCK_SECONDS / _warm_up(f, warmup_seconds, clock))) for f in (baseline, candidate)]
 
     def block(which: int) -> float:
         run = (baseline, candidate)[which]
@@ -136,7 +136,7 @@ def median_interval(ordered: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tu
     return float(ordered[rank]), float(ordered[n - 1 - rank])
 
 
-def warm_up(run: Callable[[], object], seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
+def _warm_up(run: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
     """Run until the moving median of the durations settles, for *seconds* at most but twice at least; returns the shortest."""
     times: list[float] = []
     started = clock()

@@ -54,7 +54,7 @@ class Appraiser:
     def __init__(
         self, store: Store, host: str, deployment: Deployment, limits: Mapping[str, Limit] | None = None, max_seconds: float = 5.0
     ) -> None:
-        self.store, self.host, self.limits = store, get_host(host), limits or {}
+        self.host, self.limits = get_host(host), limits or {}
         self.latencies = HostLatencies(store, self.host, deployment, max_seconds, entry_seconds=min(1.5, max_seconds))
         self._memory = cache(self._count_memory)
 

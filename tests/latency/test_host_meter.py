@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nasattn.attention import Attention, Placement, register_attention, token
+from nasattn.attention import Attention, Placement
 from nasattn.errors import NasattnError, UsageError
 from nasattn.hosts import Host, get_host
 from nasattn.latency import Deployment, HostMeter, PairedLatency, RuntimeFailure
@@ -171,24 +171,6 @@ def test_what_is_measured_again_is_not_built_again() -> None:
     meter.measure_stage(1, SGE, BRIEF)
     assert len([e for e in diary.events if e in ("build", "cut")]) == once + 1  # the stage with the attention alone
     assert diary.events.count("alone") == 3
-
-
-@pytest.fixture
-def broken_attention() -> Iterator[str]:
-    """An attention that can be built and counted, but not run."""
-
-    @register_attention("broken")
-    class Broken(nn.Module):
-        def __init__(self, channels: int, device: Any = None, dtype: Any = None) -> None:
-            super().__init__()
-
-        def forward(self, x: Tensor) -> Tensor:
-            if x.device.type != "meta":
-                raise RuntimeError("no kernel for this")
-            return x
-
-    yield "broken"
-    del token._REGISTRY["broken"]
 
 
 def test_what_cannot_run_is_named(meter: HostMeter, broken_attention: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
-from torch import Tensor, nn
 
-from nasattn.attention import register_attention, token
 from nasattn.errors import UsageError
 from nasattn.search.appraisal import Appraiser
 from nasattn.search.bridge import PlacementSearch
@@ -29,24 +26,6 @@ from tests.search.test_driver import configure
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """One database for the module, so that each placement's latency is measured once."""
     return Store(f"sqlite:///{tmp_path_factory.mktemp('bridge') / 'studies.db'}")
-
-
-@pytest.fixture
-def broken_attention() -> Iterator[str]:
-    """An attention that can be built and counted, but not run."""
-
-    @register_attention("broken")
-    class Broken(nn.Module):
-        def __init__(self, channels: int, device: Any = None, dtype: Any = None) -> None:
-            super().__init__()
-
-        def forward(self, x: Tensor) -> Tensor:
-            if x.device.type != "meta":
-                raise RuntimeError("no kernel for this")
-            return x
-
-    yield "broken"
-    del token._REGISTRY["broken"]
 
 
 def begin(store: Store, config: StudyConfig, name: str) -> PlacementSearch:

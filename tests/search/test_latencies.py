@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from torch import Tensor, nn
+from torch import nn
 
-from nasattn.attention import Placement, register_attention, token
+from nasattn.attention import Placement
 from nasattn.cli import _run
 from nasattn.errors import NasattnError, StudyError
 from nasattn.hosts import Host, get_host
@@ -237,24 +237,6 @@ def test_a_prediction_is_kept_once(store: Store) -> None:
     store.add_entry(latencies.key, HOST, 2, "sge_g8", record(2.0))
     changed, latency = of(store).latency(Placement.parse(NEW))
     assert changed != first[0] and latency.ratio == pytest.approx(1.35)
-
-
-@pytest.fixture
-def broken_attention() -> Iterator[str]:
-    """An attention that can be built and counted, but not run."""
-
-    @register_attention("broken")
-    class Broken(nn.Module):
-        def __init__(self, channels: int, device: Any = None, dtype: Any = None) -> None:
-            super().__init__()
-
-        def forward(self, x: Tensor) -> Tensor:
-            if x.device.type != "meta":
-                raise RuntimeError("no kernel for this")
-            return x
-
-    yield "broken"
-    del token._REGISTRY["broken"]
 
 
 def test_what_cannot_run_is_told_and_not_stored(store: Store, broken_attention: str) -> None:
