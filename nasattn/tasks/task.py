@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,19 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device | str) -> Split:
+        """The split with its images and labels in the memory of *device*."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def sample(self, count: int) -> Tensor:
+        """The first *count* images, uint8, for statistics."""
+        return self.images[:count]
+
+    def batches(self, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels in *order*, ``(N,)`` int64 on the CPU, *size* at a time; the last batch holds what is left."""
+        for index in order.to(self.labels.device).split(size):
+            yield self.images[index], self.labels[index]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -41,7 +54,7 @@ class Task:
         name: As given by the user: ``cued_digits``, ``torch/cifar100``, or a folder.
         classes: The classes' names, in label order.
         train: What the proxy trains on.
-        val: What it is scored on.
+        val: What it is scored on: the validation images, or the test images of a request with `held_out`.
     """
 
     name: str
@@ -63,12 +76,14 @@ class TaskRequest:
         samples: Training images; None takes all there are.
         val_samples: Validation images; None takes all there are.
         seed: Decides generated images and subsets. The same request gives the same images.
+        held_out: Score on the test images, which no search sees, in place of the validation images.
     """
 
     resolution: int = 32
     samples: int | None = None
     val_samples: int | None = None
     seed: int = 0
+    held_out: bool = False
 
 
 Loader = Callable[[TaskRequest], Task]
