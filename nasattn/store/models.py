@@ -131,3 +131,14 @@ class FrontRow(Base):
     tier: Mapped[str] = mapped_column(String(16))
     p_member: Mapped[float]
     updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ReportRow(Base):
+    """What was found out about a study as a whole, such as how far its proxy can be trusted. Earlier reports are kept."""
+
+    __tablename__ = "nasattn_report"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("nasattn_study.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    content: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)

@@ -86,3 +86,20 @@ class EvaluationRecord:
     id: int | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ReportRecord:
+    """What was found out about a study as a whole.
+
+    Attributes:
+        study: Name of the study.
+        kind: What the report is about, such as ``proxy``.
+        content: Plain data for JSON; no NaN, which PostgreSQL refuses.
+        created_at: When it was saved.
+    """
+
+    study: str
+    kind: str
+    content: dict[str, Any]
+    created_at: datetime | None = None

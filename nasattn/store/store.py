@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from nasattn.errors import StudyError, did_you_mean
 from nasattn.store.latencies import Latencies, latency_record
-from nasattn.store.models import ArchitectureRow, EvaluationRow, FrontRow, LatencyRow, StudyRow, now
-from nasattn.store.records import EvaluationRecord, State, StudyRecord
+from nasattn.store.models import ArchitectureRow, EvaluationRow, FrontRow, LatencyRow, ReportRow, StudyRow, now
+from nasattn.store.records import EvaluationRecord, ReportRecord, State, StudyRecord
 
 
 class Store(Latencies):
@@ -128,6 +128,24 @@ class Store(Latencies):
         query = sa.select(FrontRow).join(StudyRow, StudyRow.id == FrontRow.study_id).where(StudyRow.name == study).order_by(FrontRow.trial)
         with self.session() as session:
             return [(row.trial, row.tier, row.p_member) for row in session.scalars(query)]
+
+    def save_report(self, study: str, kind: str, content: dict[str, Any]) -> None:
+        """Record a report about a study; earlier ones of its kind stay in the database."""
+        with self.session() as session:
+            session.add(ReportRow(study_id=_study_id(session, study), kind=kind, content=content))
+
+    def report(self, study: str, kind: str) -> ReportRecord | None:
+        """The newest report of its kind about a study, or None."""
+        query = (
+            sa.select(ReportRow)
+            .join(StudyRow, StudyRow.id == ReportRow.study_id)
+            .where(StudyRow.name == study, ReportRow.kind == kind)
+            .order_by(ReportRow.id.desc())
+            .limit(1)
+        )
+        with self.session() as session:
+            row = session.scalar(query)
+            return ReportRecord(study, row.kind, row.content, _utc(row.created_at)) if row else None
 
 
 def _study_id(session: Session, name: str) -> int:

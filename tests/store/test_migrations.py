@@ -63,7 +63,7 @@ def old(url: str, open_store: Callable[..., Store]) -> Store:
 def test_an_old_database_is_brought_to_the_head(old: Store) -> None:
     with old.engine.connect() as connection:
         assert connection.scalars(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).all() == [SCHEMA_HEAD]
-        assert "nasattn_latency_entry" in sa.inspect(connection).get_table_names()
+        assert {"nasattn_latency_entry", "nasattn_report"} <= set(sa.inspect(connection).get_table_names())
 
 
 def test_what_it_held_is_read_back(old: Store) -> None:
@@ -113,6 +113,10 @@ def test_an_old_database_goes_on(old: Store) -> None:
     assert list(old.entries(DEVICE, HOST)) == [(2, "sge_g32")]
     old.set_constraints(1, {"max_latency": {"excess": -0.1}})
     assert old.evaluations("old")[0].constraints == {"max_latency": {"excess": -0.1}}
+    assert old.report("old", "proxy") is None
+    old.save_report("old", "proxy", {"tau": 0.5})
+    report = old.report("old", "proxy")
+    assert report is not None and report.content == {"tau": 0.5}
     old.add_study(StudyRecord("new", CONFIG, {}, 0))
     assert [s.name for s in old.studies()] == ["old", "new"]
 
@@ -121,3 +125,35 @@ def test_an_old_database_is_brought_forward_once(old: Store, url: str, open_stor
     before = old.evaluations("old")
     again = open_store(url, create=False)
     assert again.evaluations("old") == before
+
+
+# what the second release added to the rows of the first
+MEASURED = {"ms_p90": 34.0, "baseline_ms_p90": 31.0, "device_ms": None, "baseline_device_ms": None, "calibration": 0.01, "contention": None,
+            "environment": {"cores": 2}}  # fmt: skip
+SECOND_ROWS = {
+    **ROWS,
+    "nasattn_latency": {**ROWS["nasattn_latency"], **MEASURED, "method": "pair"},
+    "nasattn_evaluation": {**ROWS["nasattn_evaluation"], "constraints": {"max_latency": {"excess": 0.1}}},
+    "nasattn_latency_entry": {
+        "host": HOST, "device_key": DEVICE, "stage": 2, "attention": "se", "ms": 12.0, "baseline_ms": 10.0, "ratio": 1.2, "ratio_low": 1.1,
+        "ratio_high": 1.3, "pairs": 5, "settled": True, "exclusive": False, "measured_at": THEN, **MEASURED,
+    },
+}  # fmt: skip
+
+
+def test_a_database_of_the_second_schema_is_brought_to_the_head(url: str, open_store: Callable[..., Store]) -> None:
+    make_old(url, "0002", SECOND_ROWS)
+    old = open_store(url, create=False)
+    with old.engine.connect() as connection:
+        assert connection.scalars(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).all() == [SCHEMA_HEAD]
+    latency = LatencyRecord(33.0, 30.0, 1.1, 1.09, 1.12, 9, True, True, "pair", 34.0, 31.0, None, None, 0.01, None, {"cores": 2})
+    assert old.find_latency(DEVICE, HOST, PLACEMENT) == (1, latency)
+    (evaluation,) = old.evaluations("old")
+    assert (evaluation.accuracy, evaluation.latency, evaluation.constraints) == (0.75, latency, {"max_latency": {"excess": 0.1}})
+    assert {k: (e.ratio, e.exclusive, e.environment) for k, e in old.entries(DEVICE, HOST).items()} == {
+        (2, "se"): (1.2, False, {"cores": 2})
+    }
+    assert old.front("old") == [(0, "provisional", 0.875)]
+    old.save_report("old", "proxy", {"tau": 0.5})
+    report = old.report("old", "proxy")
+    assert report is not None and (report.study, report.content) == ("old", {"tau": 0.5})

@@ -7,9 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from nasattn.errors import StorageError, StudyError
-from nasattn.store import EvaluationRecord, LatencyRecord, Store, StudyRecord
+from nasattn.store import EvaluationRecord, LatencyRecord, ReportRecord, Store, StudyRecord
 
 HOST = "nasattn_resnet50"
 CONFIG = {
@@ -179,6 +180,25 @@ def test_fronts(begun: Store) -> None:
     assert begun.front("one") == [(4, "certified", 0.25)]
     begun.save_front("one", [])
     assert (begun.front("one"), begun.front("two")) == ([], [(4, "provisional", 0.5)])
+
+
+def test_reports(begun: Store) -> None:
+    """The newest of its kind counts; those before it stay, and other kinds and studies are not touched."""
+    begun.add_study(replace(STUDY, name="two"))
+    assert begun.report("one", "proxy") is None
+    begun.save_report("one", "proxy", {"tau": 0.5, "names": ["größer"], "nothing": None})
+    begun.save_report("one", "other", {"x": 1})
+    begun.save_report("two", "proxy", {})
+    first = begun.report("one", "proxy")
+    assert first is not None and first.created_at is not None
+    assert first == ReportRecord("one", "proxy", {"tau": 0.5, "names": ["größer"], "nothing": None}, first.created_at)
+    assert first.created_at.utcoffset() == timedelta(0) and abs(datetime.now(UTC) - first.created_at) < NOW
+    begun.save_report("one", "proxy", {"tau": 0.75})
+    newest = begun.report("one", "proxy")
+    assert newest is not None and newest.content == {"tau": 0.75}
+    with begun.session() as session:
+        assert session.scalar(sa.text("SELECT count(*) FROM nasattn_report")) == 4
+    assert begun.report("one", "another") is None and begun.report("three", "proxy") is None
 
 
 def test_two_stores_on_one_database(url: str, open_store: Callable[..., Store]) -> None:
