@@ -64,8 +64,14 @@ class Family:
         """What a model that timm has just built carries already, as a placement."""
         return Placement(tuple(_native(blocks) for blocks in self.stages(model)))
 
-    def place(self, model: nn.Module, placement: Placement, identity_start: bool = False) -> None:
+    def place(self, model: nn.Module, placement: Placement, identity_start: bool = False, seed: int | None = None) -> None:
         """Put *placement* into a plain *model*; what it carries natively stays where the placement has the same.
+
+        Args:
+            model: Built by timm, or a proxy.
+            placement: One attention per stage.
+            identity_start: What is inserted starts as the identity.
+            seed: With one, what a stage is given starts the same whatever the other stages are given.
 
         Raises:
             TokenError: An attention does not fit its stage.
@@ -75,7 +81,9 @@ class Family:
         if len(placement) != len(stages):
             placement = Placement.parse(placement, stages=len(stages))
         placement = canonical(placement, slots)
-        for blocks, attention, offered in zip(stages, placement, slots, strict=True):
+        for number, (blocks, attention, offered) in enumerate(zip(stages, placement, slots, strict=True)):
+            if seed is not None:
+                torch.manual_seed(seed * len(stages) + number)
             _place_stage(blocks, attention, offered, identity_start)
         model.placement = str(placement)  # type: ignore[assignment]
 

@@ -109,6 +109,7 @@ class Host:
         num_classes: int,
         in_chans: int = 3,
         device: torch.device | str | None = None,
+        seed: int | None = None,
     ) -> nn.Module:
         """The reduced model: ``(B, in_chans, H, W) -> (B, num_classes)``.
 
@@ -120,6 +121,7 @@ class Host:
             num_classes: Size of the output.
             in_chans: Channels of the image.
             device: Where to build; ``"meta"`` builds shapes only.
+            seed: Of the attentions (see :meth:`Family.place`).
 
         Raises:
             TokenError: The placement does not fit the host or its proxy.
@@ -133,7 +135,7 @@ class Host:
             in_chans=in_chans,
             device=device,
         )
-        self.family.place(model, self._scaled(placement, self.family.slots(model), width))
+        self.family.place(model, self._scaled(placement, self.family.slots(model), width), seed=seed)
         return model
 
     def proxy_placement(self, placement: str | Placement, width: float, blocks: int = 1) -> Placement:

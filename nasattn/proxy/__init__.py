@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from nasattn.proxy.checkpoint import CheckpointedTraining, Checkpoints
 from nasattn.proxy.fidelity import Fidelity, Recipe
-from nasattn.proxy.trainer import EpochReport, ProxyJob, ProxyTraining, build_proxy
+from nasattn.proxy.network import ProxyJob, build_proxy
+from nasattn.proxy.trainer import ProxyTraining, TrainingReport
 
-__all__ = ["EpochReport", "Fidelity", "ProxyJob", "ProxyTraining", "Recipe", "build_proxy"]
+__all__ = ["CheckpointedTraining", "Checkpoints", "Fidelity", "ProxyJob", "ProxyTraining", "Recipe", "TrainingReport", "build_proxy"]

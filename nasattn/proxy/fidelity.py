@@ -42,6 +42,8 @@ class Fidelity(_Settings):
         samples: Training images; None takes all.
         val_samples: Validation images; None takes all.
         epochs: Passes over the training images.
+        rungs: Levels at which trials of a study are compared: the last is the end of the training, each one before it
+            comes after half as many steps.
     """
 
     width: float = 0.125
@@ -51,21 +53,33 @@ class Fidelity(_Settings):
     samples: int | None = 8_000
     val_samples: int | None = 2_000
     epochs: int = 2
+    rungs: int = 3
 
     def __post_init__(self) -> None:
         _require_number("width", self.width, lambda v: 0 < v <= 1, "0 < width <= 1")
         _require(type(self.stem_stride) is int and self.stem_stride in (1, 2, 4), "stem_stride", self.stem_stride, "1, 2 or 4")
-        for name in ("blocks", "epochs"):
+        for name in ("blocks", "epochs", "rungs"):
             _require_count(name, getattr(self, name))
         _require(isinstance(self.resolution, int) and self.resolution >= 8, "resolution", self.resolution, "an integer >= 8")
         for name in ("samples", "val_samples"):
             if getattr(self, name) is not None:
                 _require_count(name, getattr(self, name))
 
+    def rung_steps(self, steps: int) -> tuple[int, ...]:
+        """After how many of all *steps* each rung lies, in order; short trainings have fewer rungs."""
+        return tuple(sorted({steps >> below for below in range(self.rungs)} - {0}))
+
+    def marks(self, steps: int) -> tuple[int, ...]:
+        """After how many of all *steps* the proxy is validated: at every rung and at the end of every epoch."""
+        return tuple(sorted({*self.rung_steps(steps), *(steps * e // self.epochs for e in range(1, self.epochs + 1))} - {0}))
+
 
 @dataclass(frozen=True)
 class Recipe(_Settings):
     """How a proxy is trained: AdamW with a one-cycle learning rate (arXiv 1711.05101, 1708.07120).
+
+    With *pretrained* the proxy is the host itself, full size, with those weights, and attentions that start as identity; it
+    is fine-tuned, and what counts is the difference to the plain host tuned in the same way.
 
     Attributes:
         batch_size: Images a step.
@@ -74,6 +88,11 @@ class Recipe(_Settings):
         warmup: Share of the steps in which the learning rate rises.
         label_smoothing: Of the cross entropy.
         flip: Mirror training images at random (for photographs; not for digits).
+        crop: Shift training images at random by up to so many pixels each way, edges reflected.
+        pretrained: Where the weights come from: a checkpoint file, or a tag of timm's plain model such as ``a1_in1k`` (which
+            timm downloads). Empty: the proxy is a reduced host that starts at random.
+        backbone_lr: With *pretrained*, the peak of the learning rate of its layers; *lr* is that of the attentions and the head.
+        frozen_bn: With *pretrained*, the share of the steps in which its BatchNorms keep their statistics.
     """
 
     batch_size: int = 32
@@ -82,6 +101,10 @@ class Recipe(_Settings):
     warmup: float = 0.1
     label_smoothing: float = 0.0
     flip: bool = False
+    crop: int = 0
+    pretrained: str = ""
+    backbone_lr: float = 0.0005
+    frozen_bn: float = 0.5
 
     def __post_init__(self) -> None:
         _require_count("batch_size", self.batch_size)
@@ -90,6 +113,10 @@ class Recipe(_Settings):
         _require_number("warmup", self.warmup, lambda v: 0 < v < 1, "0 < warmup < 1")
         _require_number("label_smoothing", self.label_smoothing, lambda v: 0 <= v < 1, "0 <= label_smoothing < 1")
         _require(isinstance(self.flip, bool), "flip", self.flip, "true or false")
+        _require(type(self.crop) is int and self.crop >= 0, "crop", self.crop, "a number of pixels, 0 or more")
+        _require(isinstance(self.pretrained, str), "pretrained", self.pretrained, "a checkpoint file or a tag of timm, such as a1_in1k")
+        _require_number("backbone_lr", self.backbone_lr, lambda v: v >= 0, ">= 0")
+        _require_number("frozen_bn", self.frozen_bn, lambda v: 0 <= v <= 1, "0 <= frozen_bn <= 1")
 
 
 def _require_count(name: str, value: Any) -> None:

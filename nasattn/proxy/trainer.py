@@ -1,86 +1,54 @@
-"""Training one proxy: a reduced host with a placement, on a task that is resident on the device."""
+"""Training one proxy, on a task that is resident on the device."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from nasattn.hosts import get_host
-from nasattn.proxy.fidelity import Fidelity, Recipe
+from nasattn.proxy.augment import draw_epoch, stream
+from nasattn.proxy.network import ProxyJob, build_proxy, freeze_batch_norms
+from nasattn.proxy.steps import TrainingStep, autocast, prepared
 from nasattn.tasks import Task
 
-VAL_BATCH = 500
+VAL_BATCH = {"cpu": 50, "cuda": 500}  # images; on a CPU what stays in its caches is twice as fast
+TURN_STEPS = {"cpu": 1, "cuda": 20}  # after which the device is free for a latency measurement
 
 
 @dataclass(frozen=True)
-class ProxyJob:
-    """What is trained.
+class TrainingReport:
+    """What a training has come to at a rung or at the end of an epoch.
 
     Attributes:
-        host: Name of a host.
-        placement: At full width; the proxy carries it scaled (see :meth:`Host.proxy_placement`).
-        fidelity: How far the host is reduced.
-        recipe: How it is trained.
-        seed: Governs initialisation and data order.
-        device: ``cpu`` or ``cuda``.
-    """
-
-    host: str
-    placement: str
-    fidelity: Fidelity
-    recipe: Recipe
-    seed: int = 0
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What one epoch gave.
-
-    Attributes:
-        epoch: Counted from 1.
-        loss: Mean training loss of the epoch.
+        epoch: Passes over the training images so far; not whole at a rung inside an epoch.
+        loss: Mean training loss since the report before.
         accuracy: On the validation images, 0..1. NaN when the loss is not finite.
         seconds: Since the training began, without waiting for others.
+        rung: Number of the rung, from 1; None at the end of an epoch that is no rung.
+        notes: What the device made necessary, such as a batch in parts; often empty.
     """
 
-    epoch: int
+    epoch: float
     loss: float
     accuracy: float
     seconds: float
-
-
-def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module:
-    """The proxy network of *job*: ``(B, in_chans, R, R) -> (B, num_classes)``, initialised from the job's seed.
-
-    Raises:
-        TokenError: The placement does not fit the host or its proxy.
-    """
-    host, fidelity = get_host(job.host), job.fidelity
-    host.placement(job.placement)  # reads the host's structure now, so that nothing draws random numbers in between
-    torch.manual_seed(job.seed)
-    return host.build_proxy(
-        job.placement,
-        width=fidelity.width,
-        blocks=fidelity.blocks,
-        stem_stride=fidelity.stem_stride,
-        num_classes=num_classes,
-        in_chans=in_chans,
-    )
+    rung: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class ProxyTraining:
-    """One proxy in training, an epoch at a time.
+    """One proxy in training, from report to report.
 
     The network runs in channels_last, in float32 on CPU and in bfloat16 autocast on CUDA. The same job on the same machine with
-    the same number of threads gives the same accuracy.
+    the same number of threads gives the same accuracy, also when it was interrupted at a report and resumed from its
+    :meth:`state`. Data order, augmentation and the start of shared layers depend on the job's seed alone, so that
+    candidates of one seed differ by their placement only.
 
     Args:
         job: What to train.
@@ -94,74 +62,106 @@ class ProxyTraining:
         if self.device.type == "cuda":
             torch.backends.cudnn.deterministic = True
         self.model = build_proxy(job, len(task.classes), task.in_chans).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.train_images, self.train_labels = task.train.images.to(self.device), task.train.labels.to(self.device)
-        self.val_images, self.val_labels = task.val.images.to(self.device), task.val.labels.to(self.device)
-        self.mean, self.std = _channel_statistics(self.train_images)
-        self.batch = min(job.recipe.batch_size, len(self.train_labels))
-        self.steps = len(self.train_labels) // self.batch
-        recipe = job.recipe
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-        total = self.steps * job.fidelity.epochs
-        warmup = recipe.warmup * 1.001 if recipe.warmup * total == 1 else recipe.warmup  # OneCycleLR divides by zero at exactly one step
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.lr, total_steps=total, pct_start=warmup)
-        self.order = torch.Generator().manual_seed(job.seed)
-        self.epoch = 0
+        self.train, self.val = task.train.to(self.device), task.val.to(self.device)
+        self.scale = channel_scale(self.train.sample(2000))
+        self.batch = min(job.recipe.batch_size, len(self.train))
+        self.steps_per_epoch = len(self.train) // self.batch
+        self.steps = self.steps_per_epoch * job.fidelity.epochs
+        self.marks = job.fidelity.marks(self.steps)
+        self.thaw = round(self.steps * job.recipe.frozen_bn) if job.recipe.pretrained else 0
+        self.step_once = TrainingStep(self.model, job.recipe, self.steps, self.scale)
+        self.done_steps = 0
         self.seconds = 0.0
 
     @property
     def done(self) -> bool:
         """Whether every epoch of the fidelity is trained."""
-        return self.epoch >= self.job.fidelity.epochs
+        return self.done_steps >= self.steps
 
-    def step(self) -> EpochReport:
-        """Train one epoch and validate."""
-        self.model.train()
-        order = torch.randperm(len(self.train_labels), generator=self.order).to(self.device)
+    def step(self) -> TrainingReport:
+        """Train to the next mark and validate."""
+        mark = next(m for m in self.marks if m > self.done_steps)
+        torch.manual_seed(stream(self.job.seed, self.done_steps, 1))  # for networks that draw, such as by dropout
+        self._train_mode()
         total = torch.zeros((), device=self.device)
-        for step in range(self.steps):
-            with self.turn():
-                started = time.perf_counter()
-                total += self._train_step(order[step * self.batch : (step + 1) * self.batch])
-                self.seconds += time.perf_counter() - started
-        loss = float(total) / self.steps
-        with self.turn():
-            started = time.perf_counter()
+        begun = ends = self.done_steps
+        batches: Iterator[tuple[Tensor, Tensor, Tensor]] = iter(())
+        while self.done_steps < mark:
+            if self.done_steps >= ends:
+                batches, ends = self._epoch(self.done_steps // self.steps_per_epoch)
+            with self.turn(), self._clock():
+                for _ in range(min(TURN_STEPS[self.device.type], mark - self.done_steps, ends - self.done_steps)):
+                    if self.done_steps == self.thaw:
+                        self._train_mode()
+                        self.step_once.forget_graph()
+                    total += self.step_once(self.done_steps, *next(batches))
+                    self.done_steps += 1
+        loss = float(total) / (mark - begun)
+        with self.turn(), self._clock():
             accuracy = self._validate() if math.isfinite(loss) else math.nan
-            self.seconds += time.perf_counter() - started
-        self.epoch += 1
-        return EpochReport(self.epoch, loss, accuracy, self.seconds)
+        rungs = self.job.fidelity.rung_steps(self.steps)
+        rung = rungs.index(mark) + 1 if mark in rungs else None
+        return TrainingReport(mark / self.steps_per_epoch, loss, accuracy, self.seconds, rung, self.step_once.notes)
 
-    def _train_step(self, index: Tensor) -> Tensor:
-        images = self._prepare(self.train_images[index])
-        if self.job.recipe.flip:
-            mirrored = torch.rand(len(index), generator=self.order) < 0.5
-            images = torch.where(mirrored.to(self.device)[:, None, None, None], images.flip(3), images)
-        with self._autocast():
-            loss = F.cross_entropy(self.model(images), self.train_labels[index], label_smoothing=self.job.recipe.label_smoothing)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        return loss.detach()
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on from the last report: tensors and plain values."""
+        own = {"done_steps": self.done_steps, "seconds": self.seconds}
+        return own | {"model": self.model.state_dict(), "step": self.step_once.state()}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from where a training of the same job gave its :meth:`state`."""
+        self.model.load_state_dict(state["model"])
+        self.step_once.resume(state["step"])
+        self.done_steps, self.seconds = state["done_steps"], state["seconds"]
+
+    def _epoch(self, epoch: int) -> tuple[Iterator[tuple[Tensor, Tensor, Tensor]], int]:
+        """The batches of epoch number *epoch*, from 0, that are still to come, and the step at which it ends."""
+        order, draws = draw_epoch(len(self.train), self.job.recipe, self.job.seed, epoch)
+        first = (self.done_steps - epoch * self.steps_per_epoch) * self.batch
+        last = self.steps_per_epoch * self.batch
+        places = draws[first:last].to(self.device).split(self.batch)
+        batches = (
+            (images, labels, d) for (images, labels), d in zip(self.train.batches(order[first:last], self.batch), places, strict=True)
+        )
+        return batches, (epoch + 1) * self.steps_per_epoch
+
+    def _train_mode(self) -> None:
+        """Training mode, in which the BatchNorms of pretrained layers keep their statistics until the recipe lets them go."""
+        self.model.train()
+        if self.done_steps < self.thaw:
+            freeze_batch_norms(self.model)
 
     @torch.no_grad()
     def _validate(self) -> float:
         self.model.eval()
         right = torch.zeros((), device=self.device)
-        for images, labels in zip(self.val_images.split(VAL_BATCH), self.val_labels.split(VAL_BATCH), strict=True):
-            with self._autocast():
-                logits = self.model(self._prepare(images))
+        for images, labels in self.val.batches(torch.arange(len(self.val)), VAL_BATCH[self.device.type]):
+            with autocast(self.device):
+                logits = self.model(prepared(images, self.scale))
             right += (logits.argmax(1) == labels).sum() + 0 * logits.sum()  # NaN where a logit is not finite
-        return float(right) / len(self.val_labels)
+        return float(right) / len(self.val)
 
-    def _prepare(self, images: Tensor) -> Tensor:
-        return ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+    def _clock(self) -> AbstractContextManager[None]:
+        return _Clock(self)
 
 
-def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over the first images, ``(C, 1, 1)``."""
-    sample = images[:2000].float()
-    return sample.mean((0, 2, 3))[:, None, None], sample.std((0, 2, 3)).clamp_min(1.0)[:, None, None]
+class _Clock(AbstractContextManager[None]):
+    """Adds the seconds inside to a training's own; on CUDA until the device is done."""
+
+    def __init__(self, training: ProxyTraining) -> None:
+        self.training = training
+
+    def __enter__(self) -> None:
+        self.started = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        if self.training.device.type == "cuda":
+            torch.cuda.synchronize(self.training.device)
+        self.training.seconds += time.perf_counter() - self.started
+
+
+def channel_scale(images: Tensor) -> tuple[Tensor, Tensor]:
+    """``(factor, shift)``, each ``(C, 1, 1)``: pixel * factor + shift has mean 0 and standard deviation 1 in each channel."""
+    pixels = images.float()
+    mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp_min(1.0)
+    return (1 / std)[:, None, None], (-mean / std)[:, None, None]

@@ -104,7 +104,7 @@ class SearchView:
         for column in ("trial", "placement", "latency", "epoch", "accuracy"):
             table.add_column(column)
         for trial, (begun, report) in sorted(self.running.items()):
-            epoch, accuracy = (f"{report.epoch}/{report.epochs}", f"{report.accuracy:.3f}") if report else ("", "")
+            epoch, accuracy = (f"{report.epoch:.3g}/{report.epochs}", f"{report.accuracy:.3f}") if report else ("", "")
             table.add_row(str(trial), begun.placement, f"{begun.latency_ratio:.2f}x", epoch, accuracy)
         lines: list[RenderableType] = [self.bar, table]
         if self.best and self.best.latency and self.best.accuracy is not None:

@@ -223,15 +223,22 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
         "constraints": {name: f"{c['limit']}: {'within' if c['excess'] <= 0 else 'above'}, {c['ratio']:.3f}x the plain host" for name, c in (trial.constraints or {}).items()} or None,
         "params": f"{trial.params:,}",
         "macs": f"{trial.macs:,}",
-        "curve": [f"epoch {int(p['epoch'])}: loss {p.get('loss', float('nan')):.4f}, accuracy {p.get('accuracy', float('nan')):.4f}, {p['seconds']:.1f} s" for p in trial.curve],
+        "curve": [_curve_line(point) for point in trial.curve],
         "fidelity": trial.fidelity,
         "seed": trial.seed,
         "seconds": trial.seconds,
         "worker": trial.worker,
+        "notes": trial.notes,
         "reused": trial.reused_from is not None,
         "error": trial.error,
     }  # fmt: skip
     return details
+
+
+def _curve_line(point: dict[str, float]) -> str:
+    rung = f", rung {point['rung']:g}" if "rung" in point else ""
+    loss, accuracy = (f"{name} {point[name]:.4f}" if name in point else f"{name} not finite" for name in ("loss", "accuracy"))
+    return f"epoch {point['epoch']:.3g}{rung}: {loss}, {accuracy}, {point['seconds']:.1f} s"
 
 
 def _found_by(latency: LatencyRecord) -> str:

@@ -47,6 +47,7 @@ class _Running:
     evaluation: int
     curve: list[dict[str, float]] = field(default_factory=list)
     followers: list[Trial] = field(default_factory=list)  # the same placement, suggested again meanwhile
+    notes: tuple[str, ...] = ()  # of its worker
 
 
 class PlacementSearch(OptunaSearch):  # type: ignore[misc]
@@ -118,7 +119,8 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         return self.exhausted or self.counted >= self.config.trials or time.monotonic() >= self.deadline
 
     def _ray_config(self, running: _Running) -> dict[str, Any]:
-        return {"job": self.config.job(running.record.placement), "task": self.config.task}
+        record = running.record
+        return {"job": self.config.job(record.placement), "task": self.config.task, "identity": record.identity}
 
     def _placement(self, trial: Trial) -> Placement:
         forced = trial.user_attrs.get(FORCED)
@@ -158,7 +160,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         if str(placement) not in self.told:
             self.told.add(str(placement))
             evaluation = self.store.start_evaluation(self.config.name, self.config.space.host, record, appraisal.latency_id)
-            values = {k: getattr(known, k) for k in ("accuracy", "val_samples", "curve", "seconds", "worker")}
+            values = {k: getattr(known, k) for k in ("accuracy", "val_samples", "curve", "seconds", "worker", "notes")}
             self.store.finish_evaluation(evaluation, "COMPLETE", **values)
             self.notify(TrialFinished(replace(record, state="COMPLETE", **values)))
         self._tell_complete(trial, known.accuracy, appraisal.latency.ratio, reused=True)
@@ -229,14 +231,17 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         return _Running(trial, record, evaluation)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """An epoch that is not the last."""
+        """A report that is not the last."""
         if trial_id in self.running:
             self._note_epoch(self.running[trial_id], result)
 
     def _note_epoch(self, running: _Running, result: dict[str, Any]) -> None:
         if "epoch" not in result:
             return
-        running.curve.append({k: result[k] for k in ("epoch", "loss", "accuracy", "seconds")})
+        point = {k: result[k] for k in ("epoch", "loss", "accuracy", "seconds", "rung") if result.get(k) is not None}
+        # a worker that died may have left no checkpoint: then its trial begins again
+        running.curve[:] = [*(p for p in running.curve if p["epoch"] < result["epoch"]), point]
+        running.notes = tuple(result.get("notes", ()))
         self.notify(TrialReported(running.record.trial, result["epoch"], self.config.fidelity.epochs, result["accuracy"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -279,6 +284,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         else:
             values.pop("accuracy", None)
         values["curve"] = [{k: v for k, v in point.items() if math.isfinite(v)} for point in running.curve]
+        values["notes"] = list(running.notes) or None
         if state == "COMPLETE":
             values["val_samples"] = self.config.fidelity.val_samples
         self.store.finish_evaluation(running.evaluation, state, error=error, **values)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nasattn.search.latencies import HostLatencies
     from nasattn.search.worker import Start
 
+RETRIES = 1  # of a trial whose worker died; it goes on from its checkpoint
 PACKAGES = ("nasattn", "torch", "timm", "optuna", "ray", "sqlalchemy", "numpy")
 
 
@@ -247,16 +248,24 @@ def default_workers(config: StudyConfig) -> int:
 def _run_ray(config: StudyConfig, search: PlacementSearch, workers: int, address: str | None, start: Start | None) -> None:
     from ray import tune
 
+    from nasattn.proxy import Checkpoints
     from nasattn.search.faults import DeadWorkers
     from nasattn.search.worker import ProxyTrainable, start_proxy
 
+    Checkpoints().prune()
     resources = {"cpu": 1.0, "gpu": config.gpus_per_trial} if config.device == "cuda" else {"cpu": 1.0}
     trainable = tune.with_resources(tune.with_parameters(ProxyTrainable, start=start or start_proxy), resources)
     with ray_cluster(address, workers), scratch_folder() as folder:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(search_alg=search, num_samples=-1, max_concurrent_trials=workers, reuse_actors=True),
-            run_config=tune.RunConfig(name="search", storage_path=folder, verbose=0, callbacks=[DeadWorkers(search.lose)]),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=folder,
+                verbose=0,
+                callbacks=[DeadWorkers(search.lose)],
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+            ),
         )
         try:
             tuner.fit()

@@ -30,10 +30,10 @@ class TrialStarted:
 
 @dataclass(frozen=True)
 class TrialReported:
-    """One epoch of a trial is trained."""
+    """A trial has come to a rung or to the end of an epoch."""
 
     trial: int
-    epoch: int
+    epoch: float
     epochs: int
     accuracy: float
 

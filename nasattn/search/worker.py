@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ray import tune
 
 from nasattn.latency import DeviceLease, physical_device
-from nasattn.proxy import EpochReport, ProxyJob, ProxyTraining
+from nasattn.proxy import CheckpointedTraining, Checkpoints, ProxyJob, ProxyTraining, TrainingReport
 from nasattn.tasks import Task, TaskRequest, load_task
 
 
@@ -24,17 +24,18 @@ class Training(Protocol):
     def done(self) -> bool:
         """Whether the last epoch is trained."""
 
-    def step(self) -> EpochReport:
-        """Train one epoch."""
+    def step(self) -> TrainingReport:
+        """Train to the next report."""
 
 
-Start = Callable[[ProxyJob, str], Training]
+Start = Callable[[ProxyJob, str, str], Training]
 
 
-def start_proxy(job: ProxyJob, task: str) -> Training:
-    """Begin to train *job* on the task called *task*, giving way to latency measurements on this machine."""
+def start_proxy(job: ProxyJob, task: str, identity: str) -> Training:
+    """Train *job* on the task called *task*, from its checkpoint if there is one, giving way to latency measurements on this machine."""
     request = TaskRequest(job.fidelity.resolution, job.fidelity.samples, job.fidelity.val_samples, job.seed)
-    return ProxyTraining(job, _load_task(task, request), turn=_lease(job.device).turn)
+    training = ProxyTraining(job, _load_task(task, request), turn=_lease(job.device).turn)
+    return CheckpointedTraining(training, identity, Checkpoints())
 
 
 @lru_cache(maxsize=1)
@@ -49,7 +50,7 @@ def _lease(device: str) -> DeviceLease:
 
 
 class ProxyTrainable(tune.Trainable):  # type: ignore[misc]
-    """Ray Tune's view of a trial. One `step` is one epoch.
+    """Ray Tune's view of a trial. One `step` goes to the next report.
 
     Whatever goes wrong inside a trial is reported as its result, ``error``, so that the worker lives on; only a worker
     that dies is an error to Ray.
@@ -63,6 +64,7 @@ class ProxyTrainable(tune.Trainable):  # type: ignore[misc]
         """Take the next trial: called by Ray instead of starting another actor."""
         self.job: ProxyJob = new_config["job"]
         self.task: str = new_config["task"]
+        self.identity: str = new_config["identity"]
         self.training: Training | None = None
         return True
 
@@ -70,7 +72,7 @@ class ProxyTrainable(tune.Trainable):  # type: ignore[misc]
         result: dict[str, Any] = {"worker": f"{socket.gethostname()}:{os.getpid()}", "finished": False}
         try:
             if self.training is None:
-                self.training = self.start(self.job, self.task)
+                self.training = self.start(self.job, self.task, self.identity)
             result |= asdict(self.training.step())
             result["finished"] = result["done"] = self.training.done
         except Exception as error:  # a trial must never take the worker down
@@ -80,7 +82,7 @@ class ProxyTrainable(tune.Trainable):  # type: ignore[misc]
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Trials are short; an interrupted one begins again."""
+        """Nothing is kept by Ray: a training finds its own checkpoint (see :class:`CheckpointedTraining`)."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See save_checkpoint."""

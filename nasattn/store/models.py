@@ -116,6 +116,7 @@ class EvaluationRow(Base):
     error: Mapped[str | None] = mapped_column(Text)
     reused_from: Mapped[int | None] = mapped_column(ForeignKey("nasattn_evaluation.id"))
     constraints: Mapped[dict[str, Any] | None]
+    notes: Mapped[list[Any] | None]
     started_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]
 

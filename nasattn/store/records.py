@@ -83,6 +83,7 @@ class EvaluationRecord:
     error: str | None = None
     reused_from: int | None = None
     constraints: dict[str, Any] | None = None
+    notes: list[str] | None = None
     id: int | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

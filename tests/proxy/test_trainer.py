@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from nasattn.proxy import EpochReport, Fidelity, ProxyJob, ProxyTraining, Recipe
+from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe, TrainingReport
 from nasattn.tasks import Split, Task, TaskRequest, load_task
 
-SMALL = Fidelity(blocks=1, stem_stride=1, resolution=8, samples=600, val_samples=300, epochs=3)
+SMALL = Fidelity(blocks=1, stem_stride=1, resolution=8, samples=600, val_samples=300, epochs=3, rungs=1)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def few(task: Task, samples: int) -> Task:
     return Task(task.name, task.classes, Split(task.train.images[:samples], task.train.labels[:samples]), task.val)
 
 
-def train(task: Task, placement: str = "none,sge_g32,none,none", seed: int = 0, epochs: int = 3, **recipe: float) -> list[EpochReport]:
+def train(task: Task, placement: str = "none,sge_g32,none,none", seed: int = 0, epochs: int = 3, **recipe: float) -> list[TrainingReport]:
     training = ProxyTraining(ProxyJob("nasattn_resnet18", placement, SMALL.changed(epochs=epochs), Recipe(**recipe), seed), task)  # type: ignore[arg-type]
     reports = []
     while not training.done:
@@ -33,7 +33,7 @@ def train(task: Task, placement: str = "none,sge_g32,none,none", seed: int = 0, 
     return reports
 
 
-def figures(reports: list[EpochReport]) -> list[tuple[int, float, float]]:
+def figures(reports: list[TrainingReport]) -> list[tuple[int, float, float]]:
     return [(r.epoch, r.loss, r.accuracy) for r in reports]
 
 

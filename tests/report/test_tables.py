@@ -138,7 +138,7 @@ def test_one_trial() -> None:
     ):
         assert part in text
     assert "epoch 1: loss 2.2500, accuracy 0.5000, 4.0 s" in text
-    assert "epoch 2: loss nan, accuracy nan, 8.0 s" in text  # it diverged
+    assert "epoch 2: loss not finite, accuracy not finite, 8.0 s" in text  # it diverged
     assert "error" not in text and "reused" not in text
 
 

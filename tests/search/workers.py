@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from nasattn.proxy import EpochReport, ProxyJob
+from nasattn.proxy import ProxyJob, TrainingReport
 
 
 class Scripted:
@@ -21,28 +21,28 @@ class Scripted:
     def done(self) -> bool:
         return self.epoch >= self.job.fidelity.epochs
 
-    def step(self) -> EpochReport:
+    def step(self) -> TrainingReport:
         self.epoch += 1
         if self.fate == "eca":
             raise RuntimeError("the attention fell over")
         if self.fate == "gc":
             os.kill(os.getpid(), signal.SIGKILL)
         accuracy = math.nan if self.fate == "se" else 0.5 + len(self.job.placement) / 1000
-        return EpochReport(self.epoch, 1.0, accuracy, 0.1)
+        return TrainingReport(self.epoch, 1.0, accuracy, 0.1)
 
 
-def start_scripted(job: ProxyJob, task: str) -> Scripted:
+def start_scripted(job: ProxyJob, task: str, identity: str) -> Scripted:
     return Scripted(job)
 
 
 class Slow(Scripted):
     """A trial of some seconds."""
 
-    def step(self) -> EpochReport:
+    def step(self) -> TrainingReport:
         time.sleep(1.0)
         self.epoch += 1
-        return EpochReport(self.epoch, 1.0, 0.5, float(self.epoch))
+        return TrainingReport(self.epoch, 1.0, 0.5, float(self.epoch))
 
 
-def start_slow(job: ProxyJob, task: str) -> Slow:
+def start_slow(job: ProxyJob, task: str, identity: str) -> Slow:
     return Slow(job)

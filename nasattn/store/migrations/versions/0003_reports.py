@@ -1,4 +1,4 @@
-"""Reports about a study as a whole, such as how far its proxy can be trusted.
+"""Reports about a study as a whole, such as how far its proxy can be trusted, and what a training's device made necessary.
 
 Revision ID: 0003
 """
@@ -13,6 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("nasattn_evaluation", sa.Column("notes", sa.JSON(), nullable=True))
     op.create_table(
         "nasattn_report",
         sa.Column("id", sa.Integer(), nullable=False),

@@ -1,0 +1,130 @@
+"""The network that is trained in place of the real host: a reduced one that starts at random, or the host itself with its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nasattn.errors import NasattnError, UsageError
+from nasattn.hosts import Host, get_host
+from nasattn.hosts.block import PlacedBlock
+from nasattn.proxy.fidelity import Fidelity, Recipe
+
+
+@dataclass(frozen=True)
+class ProxyJob:
+    """What is trained.
+
+    Attributes:
+        host: Name of a host.
+        placement: At full width; the proxy carries it scaled (see :meth:`Host.proxy_placement`).
+        fidelity: How far the host is reduced.
+        recipe: How it is trained.
+        seed: Governs initialisation, data order and augmentation.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    host: str
+    placement: str
+    fidelity: Fidelity
+    recipe: Recipe
+    seed: int = 0
+    device: str = "cpu"
+
+
+def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module:
+    """The proxy network of *job*: ``(B, in_chans, R, R) -> (B, num_classes)``, initialised from the job's seed.
+
+    Layers that two placements share start the same; so do equal attentions in the same stage.
+
+    Raises:
+        TokenError: The placement does not fit the host or its proxy.
+        UsageError: The pretrained weights cannot be read, or are not of this host.
+    """
+    host, fidelity = get_host(job.host), job.fidelity
+    placement = host.placement(job.placement)  # reads the host's structure now, so that nothing draws random numbers in between
+    torch.manual_seed(job.seed)
+    if job.recipe.pretrained:
+        model = _pretrained(host, job.recipe.pretrained, num_classes, in_chans)
+        host.family.place(model, placement, identity_start=True, seed=job.seed)
+        return model
+    return host.build_proxy(
+        placement,
+        width=fidelity.width,
+        blocks=fidelity.blocks,
+        stem_stride=fidelity.stem_stride,
+        num_classes=num_classes,
+        in_chans=in_chans,
+        seed=job.seed,
+    )
+
+
+def _pretrained(host: Host, source: str, num_classes: int, in_chans: int) -> nn.Module:
+    """The host in its original form with the weights of a checkpoint file or of timm's tag; a head for other classes starts anew."""
+    import timm
+
+    settings: dict[str, object] = {"num_classes": num_classes, "in_chans": in_chans, "pretrained": True}
+    try:
+        if Path(source).is_file():
+            settings["pretrained_cfg_overlay"] = {"file": source, "num_classes": _classes_of(source, host)}
+            return timm.create_model(host.name, **settings)  # type: ignore[no-any-return]
+        return timm.create_model(f"{host.name}.{source}", **settings)  # type: ignore[no-any-return]
+    except NasattnError:
+        raise
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"the pretrained weights {source!r} cannot be used for {host.name}: {what}; "
+            "give a checkpoint file of the plain model, or one of timm's tags for it"
+        ) from None
+
+
+def _classes_of(file: str, host: Host) -> int:
+    """For how many classes the checkpoint's head is; 0 where it has none."""
+    import timm
+    from timm.models import load_state_dict
+
+    weights = load_state_dict(file, weights_only=True)
+    classifier = timm.create_model(host.name, device="meta").pretrained_cfg["classifier"]
+    names = [classifier] if isinstance(classifier, str) else classifier
+    found = [w for n in names for key in (f"{n}.weight", f"module.{n}.weight") if (w := weights.get(key)) is not None]
+    return int(found[0].shape[0]) if found else 0
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+    """The optimiser's groups, each with its peak of the learning rate: all in one, or with *pretrained* the backbone and what is new."""
+    if not recipe.pretrained:
+        return [{"params": list(model.parameters()), "lr": recipe.lr}]
+    new = _new_parameters(model)
+    backbone = [p for n, p in model.named_parameters() if n not in new]
+    return [
+        {"params": backbone, "lr": recipe.backbone_lr},
+        {"params": [p for n, p in model.named_parameters() if n in new], "lr": recipe.lr},
+    ]
+
+
+def _new_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters of inserted attentions and of the head."""
+    head = model.get_classifier()  # type: ignore[operator]
+    own = {id(p) for p in head.parameters()}
+    for block in model.modules():
+        if isinstance(block, PlacedBlock):
+            own |= {id(p) for name in block.inserted for p in block.get_submodule(name).parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in own}
+
+
+def freeze_batch_norms(model: nn.Module) -> None:
+    """Let the BatchNorms of the pretrained layers keep their statistics, until `train()`; those of inserted attentions learn theirs."""
+    inserted = {
+        id(m)
+        for block in model.modules()
+        if isinstance(block, PlacedBlock)
+        for name in block.inserted
+        for m in block.get_submodule(name).modules()
+    }
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(module) not in inserted:
+            module.eval()

@@ -1,0 +1,172 @@
+"""One step of a proxy's training: prepare the batch, forward, backward, update; as a CUDA graph where there is a GPU.
+
+A small network's step is hundreds of short kernels, which a GPU finishes faster than Python starts them: replayed as a
+graph they are started at once. Nothing in a step waits for the device.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nasattn.proxy.augment import augment
+from nasattn.proxy.fidelity import Recipe
+from nasattn.proxy.network import parameter_groups
+
+WARM_UP = 3  # steps before a graph is captured, in which libraries choose their kernels and the optimiser makes its state
+Scale = tuple[Tensor, Tensor]
+
+
+class TrainingStep:
+    """The steps of one training.
+
+    When a batch does not fit into memory it is taken in parts whose gradients add up: the recipe's batch stays what it is
+    for the optimiser, while BatchNorm sees the parts. The notes say so.
+
+    Args:
+        model: On its device.
+        recipe: How it is trained.
+        steps: Of the whole training.
+        scale: Of the pixels, on the device.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, steps: int, scale: Scale) -> None:
+        self.model, self.recipe, self.scale = model, recipe, scale
+        self.device = scale[0].device
+        self.rates = [learning_rates(group["lr"], recipe.warmup, steps).to(self.device) for group in parameter_groups(model, recipe)]  # type: ignore[arg-type]
+        groups = [{**group, "lr": torch.zeros((), device=self.device)} for group in parameter_groups(model, recipe)]
+        on_cuda = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True, capturable=on_cuda)
+        self.parts = 1
+        self.graph: _Graph | None = None
+        self.graph_failed = not on_cuda
+        self.warm = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the device made necessary."""
+        parts = (f"batch of {self.recipe.batch_size} in {self.parts} parts, for want of memory",) if self.parts > 1 else ()
+        return parts + (("no CUDA graph could be captured",) if self.graph_failed and self.device.type == "cuda" else ())
+
+    def __call__(self, number: int, images: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+        """Do step *number* on uint8 images ``(B, C, H, W)``, labels ``(B,)`` and draws ``(B, 3)``. Returns the mean loss, on the device."""
+        for group, rates in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"].copy_(rates[number])
+        while True:
+            try:
+                return self._step(images, labels, draws)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.parts >= len(labels):
+                    raise
+                self.parts = min(2 * self.parts, len(labels))
+                self.forget_graph()
+                self.optimizer.zero_grad()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def state(self) -> dict[str, Any]:
+        """The optimiser's state and the parts of the batch."""
+        return {"optimizer": self.optimizer.state_dict(), "parts": self.parts}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.parts = state["parts"]
+
+    def forget_graph(self) -> None:
+        """Capture anew: the network's mode or the batch has changed."""
+        self.graph, self.warm = None, 0
+
+    def _step(self, images: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+        if self.graph is not None and self.graph.fits(labels):
+            return self.graph(images, labels, draws)
+        if self.graph_failed or self.parts > 1:
+            return self._compute(images, labels, draws)
+        self.warm += 1
+        if self.warm <= WARM_UP:
+            return _on_side_stream(self._compute, images, labels, draws)
+        try:
+            self.graph = _Graph(self, images, labels, draws)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self.graph_failed = True
+            return self._compute(images, labels, draws)
+        return self.graph(images, labels, draws)
+
+    def _compute(self, images: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+        """Forward, backward and update; returns the mean loss of the batch."""
+        self.optimizer.zero_grad()
+        size = -(-len(labels) // self.parts)
+        total = torch.zeros((), device=self.device)
+        for part, label, draw in zip(images.split(size), labels.split(size), draws.split(size), strict=True):
+            with autocast(self.device):
+                logits = self.model(prepared(augment(part, draw, self.recipe), self.scale))
+                loss = F.cross_entropy(logits, label, label_smoothing=self.recipe.label_smoothing) * (len(label) / len(labels))
+            loss.backward()
+            total += loss.detach()
+        self.optimizer.step()
+        return total
+
+
+class _Graph:
+    """A whole step, captured once and replayed on new batches of the same shape."""
+
+    def __init__(self, step: TrainingStep, images: Tensor, labels: Tensor, draws: Tensor) -> None:
+        self.inputs = [t.clone() for t in (images, labels, draws)]
+        step.optimizer.zero_grad()  # backward then allocates the gradients in the graph's own memory
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = step._compute(*self.inputs)
+
+    def fits(self, labels: Tensor) -> bool:
+        return len(labels) == len(self.inputs[1])
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        for held, new in zip(self.inputs, batch, strict=True):
+            held.copy_(new, non_blocking=True)
+        self.graph.replay()
+        return self.loss
+
+
+def _on_side_stream(compute: Any, *batch: Tensor) -> Tensor:
+    """Run on another stream, as the steps before a capture have to be."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        loss: Tensor = compute(*batch)
+    torch.cuda.current_stream().wait_stream(stream)
+    return loss
+
+
+def learning_rates(peak: float, warmup: float, steps: int) -> Tensor:
+    """The one-cycle schedule (arXiv 1708.07120), as torch has it, one value for each step: ``(steps,)``."""
+    warmup = warmup * 1.001 if warmup * steps == 1 else warmup  # OneCycleLR divides by zero at exactly one step
+    holder = torch.optim.SGD([torch.zeros(())], lr=peak)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(holder, peak or 1.0, total_steps=steps, pct_start=warmup, cycle_momentum=False)
+    rates = []
+    for _ in range(steps):
+        rates.append(holder.param_groups[0]["lr"])
+        holder.step()
+        if len(rates) < steps:
+            schedule.step()
+    return torch.tensor(rates) if peak else torch.zeros(steps)
+
+
+def prepared(images: Tensor, scale: Scale) -> Tensor:
+    """uint8 ``(B, C, H, W)`` as the network takes it: float, of mean 0 and standard deviation 1, channels_last."""
+    return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale[0]).add_(scale[1])
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 on CUDA; a step that is captured may not keep casts between uses."""
+    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if device.type == "cuda" else nullcontext()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the CPU's allocator had no memory left."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

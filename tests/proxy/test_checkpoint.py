@@ -1,0 +1,142 @@
+"""A training that was interrupted at any report goes on to the same result; whatever is wrong with a checkpoint, it begins again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nasattn.proxy import CheckpointedTraining, Checkpoints, Fidelity, ProxyJob, ProxyTraining, Recipe, TrainingReport
+from nasattn.tasks import Split, Task, TaskRequest, load_task
+
+JOB = ProxyJob(
+    "nasattn_resnet18",
+    "none,sge_g32,sb,none",
+    Fidelity(stem_stride=1, resolution=8, samples=300, val_samples=200, epochs=3),
+    Recipe(flip=True, crop=1),
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    return load_task("digits", TaskRequest(8, 300, 200))
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "checkpoints")
+
+
+def begin(task: Task, checkpoints: Checkpoints, job: ProxyJob = JOB) -> CheckpointedTraining:
+    return CheckpointedTraining(ProxyTraining(job, task), "identity", checkpoints)
+
+
+def finish(training: CheckpointedTraining | ProxyTraining) -> list[TrainingReport]:
+    reports = []
+    while not training.done:
+        reports.append(training.step())
+    return reports
+
+
+def figures(reports: list[TrainingReport]) -> list[tuple[float, float, float, int | None]]:
+    return [(r.epoch, r.loss, r.accuracy, r.rung) for r in reports]
+
+
+def test_from_every_report_it_goes_on_to_the_same_result(digits: Task, checkpoints: Checkpoints) -> None:
+    whole = figures(finish(ProxyTraining(JOB, digits)))
+    assert len(whole) == 5  # the rungs at 1/4 and 1/2, and three epochs
+    for stop in range(1, len(whole)):
+        interrupted = begin(digits, checkpoints)
+        for _ in range(stop):
+            interrupted.step()
+        del interrupted
+        torch.manual_seed(123)  # whatever happened in between
+        again = begin(digits, checkpoints)
+        assert again.training.seconds > 0
+        assert figures(finish(again)) == whole[stop:]
+        assert list(checkpoints.folder.iterdir()) == []  # nothing is left at the end
+
+
+def test_a_killed_process_is_continued_by_another(tmp_path: Path) -> None:
+    """Killed by SIGKILL after each number of reports; the next process ends with the accuracy of an undisturbed one."""
+    program = """
+import sys, torch
+sys.path.insert(0, "tests/proxy")
+from test_checkpoint import JOB, CheckpointedTraining, Checkpoints, ProxyTraining, TaskRequest, load_task
+torch.set_num_threads(1)
+training = CheckpointedTraining(ProxyTraining(JOB, load_task("digits", TaskRequest(8, 300, 200))), "identity", Checkpoints(sys.argv[1]))
+while not training.done:
+    report = training.step()
+    print(repr(report.accuracy), flush=True)
+    if len(sys.argv) > 2:
+        input()
+"""
+
+    def run(folder: str, *pause: str) -> subprocess.Popen[str]:
+        arguments = [sys.executable, "-c", program, str(tmp_path / folder), *pause]
+        return subprocess.Popen(arguments, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    undisturbed = run("one").communicate(timeout=120)[0].split()
+    assert len(undisturbed) == 5
+    seen = []
+    for _ in range(2):
+        process = run("two", "pause")
+        assert process.stdout is not None
+        seen.append(process.stdout.readline().strip())
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    seen += run("two").communicate(timeout=120)[0].split()
+    assert seen == undisturbed
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "other"])
+def test_a_broken_checkpoint_is_no_checkpoint(digits: Task, checkpoints: Checkpoints, damage: str) -> None:
+    begin(digits, checkpoints).step()
+    (file,) = checkpoints.folder.iterdir()
+    content = file.read_bytes()
+    if damage == "other":
+        torch.save([1, 2], file)
+    else:
+        file.write_bytes(content[: len(content) // 2] if damage == "cut" else b"x" * 1000)
+    assert begin(digits, checkpoints).training.done_steps == 0
+
+
+def test_nothing_in_a_checkpoint_is_executed(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    checkpoints.folder.mkdir()
+    torch.save({"training": Payload()}, checkpoints.folder / "identity.pt")
+    assert checkpoints.load("identity") is None
+    assert not (tmp_path / "executed").exists()
+
+
+def test_other_data_are_not_continued(digits: Task, checkpoints: Checkpoints) -> None:
+    begin(digits, checkpoints).step()
+    brighter = Task(digits.name, digits.classes, Split(digits.train.images.clamp_min(3), digits.train.labels), digits.val)
+    assert begin(brighter, checkpoints).training.done_steps == 0
+    assert begin(digits, checkpoints).training.done_steps > 0
+
+
+def test_old_checkpoints_are_removed(checkpoints: Checkpoints) -> None:
+    checkpoints.save("old", {})
+    checkpoints.save("new", {})
+    long_ago = time.time() - 8 * 86400
+    os.utime(checkpoints.folder / "old.pt", (long_ago, long_ago))
+    checkpoints.prune()
+    assert [f.name for f in checkpoints.folder.iterdir()] == ["new.pt"]
+
+
+def test_where_they_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("NASATTN_CHECKPOINTS", raising=False)
+    assert Checkpoints().folder == tmp_path / "cache" / "nasattn" / "checkpoints"
+    monkeypatch.setenv("NASATTN_CHECKPOINTS", str(tmp_path / "shared"))
+    assert Checkpoints().folder == tmp_path / "shared"
