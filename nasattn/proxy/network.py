@@ -25,6 +25,7 @@ class ProxyJob:
         recipe: How it is trained.
         seed: Governs initialisation, data order and augmentation.
         device: ``cpu`` or ``cuda``.
+        held_out: Score on the test images, which no search sees.
     """
 
     host: str
@@ -33,6 +34,7 @@ class ProxyJob:
     recipe: Recipe
     seed: int = 0
     device: str = "cpu"
+    held_out: bool = False
 
 
 def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module:

@@ -89,13 +89,14 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
         self.running: dict[str, _Running] = {}
         self.above: set[str] = set()  # placements found above a limit
         self.exhausted = False
+        self.only_queued = False  # evaluate what is queued, suggest nothing
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next placement to train, as Ray's trial configuration. FINISHED when the budget is spent."""
         if trial_id in self.running:
             return self._ray_config(self.running[trial_id])
         misses = 0
-        while self.counted < self.config.trials and time.monotonic() < self.deadline:
+        while not self._budget_is_spent():
             trial = self.study.ask() if misses < REPEATS else self._ask_unseen(misses)
             if trial is None:  # every placement of the space is evaluated, running or above a limit
                 self.exhausted = not self.running
@@ -116,7 +117,12 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
     @property
     def is_over(self) -> bool:
         """Whether the budget of trials or time is used up, or the space is exhausted."""
-        return self.exhausted or self.counted >= self.config.trials or time.monotonic() >= self.deadline
+        return self.exhausted or self._budget_is_spent()
+
+    def _budget_is_spent(self) -> bool:
+        if self.only_queued:
+            return not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return self.counted >= self.config.trials or time.monotonic() >= self.deadline
 
     def _ray_config(self, running: _Running) -> dict[str, Any]:
         record = running.record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -20,13 +20,14 @@ from nasattn.search.events import Event, SearchNoted, SearchStarted
 from nasattn.search.limits import evaluate
 from nasattn.search.study import StudyConfig, check_same
 from nasattn.store import EvaluationRecord, Store, StudyRecord
-from nasattn.tasks import Task, TaskRequest, load_task
+from nasattn.tasks import Task, load_task
 
 if TYPE_CHECKING:
     from nasattn.search.appraisal import Appraiser
     from nasattn.search.bridge import PlacementSearch
     from nasattn.search.latencies import HostLatencies
     from nasattn.search.worker import Start
+    from nasattn.space import SearchSpace
 
 RETRIES = 1  # of a trial whose worker died; it goes on from its checkpoint
 PACKAGES = ("nasattn", "torch", "timm", "optuna", "ray", "sqlalchemy", "numpy")
@@ -61,6 +62,7 @@ def run_search(
     fresh: bool = False,
     listener: Callable[[Event], None] | None = None,
     start: Start | None = None,
+    placements: Sequence[Placement] | None = None,
 ) -> SearchResult:
     """Run a study until its budget is used up, continuing it where the database holds it already.
 
@@ -71,6 +73,7 @@ def run_search(
         fresh: Begin another study (``NAME-2``, ``NAME-3``, ...) if there is one of this name.
         listener: Called with every event.
         start: What a worker does with a trial; the default trains the proxy.
+        placements: Evaluate these instead of a search; latencies stay what the database knows of them.
 
     Raises:
         UsageError: Space, task, database or configuration are not usable; nothing has been trained.
@@ -92,13 +95,15 @@ def run_search(
     evaluate_again(store, config, appraiser)
     search = PlacementSearch(config, store, appraiser, store.evaluations(config.name), listener)
     if not search.study.get_trials(deepcopy=False):
-        _enqueue_baseline(search)
+        for placement in placements or _baselines(search.config.space):
+            _enqueue(search, placement)
+    search.only_queued = placements is not None
     workers = config.workers or default_workers(config)
     listener(SearchStarted(config.name, config.trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
-    unfinished = search.counted < config.trials
+    unfinished = not search.is_over
     if unfinished:
         _run_ray(config, search, workers, address, start)
-    if search.is_over:
+    if search.is_over and placements is None:
         measure_front(store, config.name, appraiser.latencies, listener, shared_too=unfinished)
     evaluations = store.evaluations(config.name)
     members = front(evaluations)
@@ -149,9 +154,7 @@ def alike_in_proxy(config: StudyConfig) -> str:
 
 def load_study_task(config: StudyConfig) -> Task:
     """The task as the workers will load it. Raises TaskError."""
-    return load_task(
-        config.task, TaskRequest(config.fidelity.resolution, config.fidelity.samples, config.fidelity.val_samples, config.seed)
-    )
+    return load_task(config.task, config.task_request())
 
 
 def _enter_study(config: StudyConfig, store: Store, fresh: bool) -> StudyConfig:
@@ -222,18 +225,20 @@ def measure_front(store: Store, study: str, latencies: HostLatencies, listener: 
                 store.set_latency(study, member.placement, latency_id)
 
 
-def _enqueue_baseline(search: PlacementSearch) -> None:
-    """The plain host is the first trial, also where the space does not list `none` in every stage."""
+def _baselines(space: SearchSpace) -> list[Placement]:
+    """What a search begins with: the plain host, and what the network is in its original form where the space offers that."""
+    plain, native = space.plain(), space.native()
+    return [plain, native] if native != plain and native in space else [plain]
+
+
+def _enqueue(search: PlacementSearch, placement: Placement) -> None:
+    """Queue *placement*, also where the space does not list it."""
     from nasattn.search.faults import FORCED
 
-    space, plain = search.config.space, search.config.space.plain()
-    if plain in space:
-        search.study.enqueue_trial(space.params(plain, search.flat))
+    if placement in search.config.space:
+        search.study.enqueue_trial(search.config.space.params(placement, search.flat))
     else:
-        search.study.enqueue_trial({}, user_attrs={FORCED: str(plain)})
-    native = space.native()
-    if native != plain and native in space:  # what the network is in its original form is what a user compares with
-        search.study.enqueue_trial(space.params(native, search.flat))
+        search.study.enqueue_trial({}, user_attrs={FORCED: str(placement)})
 
 
 def default_workers(config: StudyConfig) -> int:

@@ -16,7 +16,8 @@ from nasattn.proxy import Fidelity, ProxyJob, Recipe
 from nasattn.search.limits import UNITS, Limit
 from nasattn.search.samplers import SAMPLERS
 from nasattn.space import SearchSpace, load_space
-from nasattn.tasks import list_tasks
+from nasattn.store.records import StudyRecord
+from nasattn.tasks import TaskRequest, list_tasks
 
 MAX_SEED = 2**31 - 1  # of a database integer
 
@@ -41,6 +42,7 @@ class StudyConfig:
         workers: Proxies trained at once; None: one per CPU or GPU.
         gpus_per_trial: Share of a GPU each takes.
         seed: Of sampler, initialisation, data order and generated data.
+        held_out: Score on the test images of the task, which no search sees: for checks of what searches found.
     """
 
     space: SearchSpace
@@ -58,6 +60,7 @@ class StudyConfig:
     workers: int | None = None
     gpus_per_trial: float = 1.0
     seed: int = 0
+    held_out: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, str):
@@ -95,6 +98,7 @@ class StudyConfig:
             "device": self.device,
             "deployment": self.deployment.to_dict(),
             "seed": self.seed,
+            **({"held_out": True} if self.held_out else {}),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,7 +113,27 @@ class StudyConfig:
 
     def job(self, placement: str) -> ProxyJob:
         """The training of one placement."""
-        return ProxyJob(self.space.host, placement, self.fidelity, self.recipe, self.seed, self.device)
+        return ProxyJob(self.space.host, placement, self.fidelity, self.recipe, self.seed, self.device, self.held_out)
+
+    def task_request(self) -> TaskRequest:
+        """The images that workers train on and score on."""
+        return TaskRequest(self.fidelity.resolution, self.fidelity.samples, self.fidelity.val_samples, self.seed, self.held_out)
+
+    @classmethod
+    def from_stored(cls, record: StudyRecord) -> StudyConfig:
+        """The configuration of a study of a database, as far as it decides results."""
+        stored = record.config
+        device = stored["device"]
+        return cls(
+            space=SearchSpace.from_dict(stored["space_name"], stored["space"]),
+            task=stored["task"],
+            fidelity=Fidelity.from_dict(stored["fidelity"]),
+            recipe=Recipe.from_dict(stored["recipe"]),
+            name=record.name,
+            device=device,
+            deployment=Deployment.from_dict(stored.get("deployment", {"device": device, "batch": stored.get("batch", 1)})),
+            seed=stored["seed"],
+        )
 
     def evaluation_identity(self, placement: str) -> str:
         """What makes two trainings the same: host, placement, task, fidelity, recipe, seed and device. A sha256."""

