@@ -86,6 +86,12 @@ class TaskRequest:
     held_out: bool = False
 
 
+def split_points(count: int, val_share: float) -> tuple[int, int]:
+    """Where *count* shuffled items are cut into training, validation and held-out ones; the last two halve *val_share*."""
+    first = int(count * (1 - val_share))
+    return first, first + (count - first + 1) // 2
+
+
 Loader = Callable[[TaskRequest], Task]
 _TASKS: dict[str, Loader] = {}
 
