@@ -29,7 +29,8 @@ Bools = npt.NDArray[np.bool_]
 TRAIN_SAMPLES, VAL_SAMPLES = 10_000, 2_000
 DASHES, FEWEST, MOST = 5, 3, 16
 CHUNK = 250  # images drawn at once
-CANDIDATES = 1024  # pairs of main paths drawn at once
+CANDIDATES = 512  # pairs of main paths drawn at once
+PLACES = 6  # tried for each pair
 TRIES = 8  # places tried for each distractor
 
 # lengths in units of the image's side
@@ -45,9 +46,10 @@ CELL = 1 / 8  # of the grid that knows which places are too near to a path
 SKIPPED = 0.02  # how much nearer than the points that are looked at, every second one, those between them may be
 SMALLEST_PERIOD = 6.5  # pixels; below, a gap cannot be seen
 # the shape of a path: how far it turns over its length, and how far it swings about that arc, in radians
-TURN, SWING = 2.4, 0.5
-# how much alike a connected and an apart pair of ends must be: their distance (sides), the paths' bearing (mean cosine)
-SAME_DISTANCE, SAME_BEARING = 0.03, 0.2
+TURN, SWING = 3.0, 0.5
+# how much a connected and an apart pair of ends may differ: in their distances from each other, from the borders and of their
+# middle from the centre (in sides), and in the bearing of their paths (mean cosine)
+SAME_DISTANCE, SAME_PLACE, SAME_BEARING = 0.015, 0.06, 0.25
 
 
 @register_task("pathfinder", parameter=f"the number of dashes of a main path, {FEWEST} to {MOST}")
@@ -150,12 +152,16 @@ def _main_paths(shape: PathShape, count: int, rng: np.random.Generator) -> tuple
     """Pairs of paths that keep clear of each other, ``(N, 2, 2, P)``, and for each a connected and an apart pair of ends, ``(N, 2, 2)``."""
     found: list[tuple[Floats, Floats, Floats]] = []
     while sum(len(main) for main, _, _ in found) < count:
-        paths, inside = _place(_shapes(shape, (CANDIDATES, 2), shape.points, rng), rng)
-        connected, apart, alike = _pairs_of_ends(paths, rng)
-        kept = np.flatnonzero(inside.all(1) & alike)
-        paths, connected, apart = paths[kept], connected[kept], apart[kept]
-        clear = _least_distance(paths[:, 0, :, ::2], paths[:, 1, :, ::2]) >= shape.clearance + SKIPPED * shape.period
-        found.append((paths[clear], connected[clear], apart[clear]))
+        shapes = _shapes(shape, (CANDIDATES, 2), shape.points, rng)
+        shifts, inside = _places(shapes, PLACES, rng)
+        far = _far_apart(shapes[:, None, ..., :: POINTS // 2] + shifts[..., None], shape.clearance)  # most are refused by a few points
+        row, place = np.nonzero(inside.all(2) & far)
+        connected, apart, alike = _pairs_of_ends(shapes[row][..., [0, -1, POINTS, -1 - POINTS]] + shifts[row, place][..., None], rng)
+        paths = shapes[row[alike]] + shifts[row[alike], place[alike]][..., None]
+        clear = _far_apart(paths[..., ::2], shape.clearance + SKIPPED * shape.period)
+        _, first = np.unique(row[alike][clear], return_index=True)  # one place of each pair of shapes, so that no layout resembles another
+        kept = np.flatnonzero(clear)[first]
+        found.append((paths[kept], connected[alike][kept], apart[alike][kept]))
     main, connected, apart = (np.concatenate(parts)[:count] for parts in zip(*found, strict=True))
     return main, connected, apart
 
@@ -172,38 +178,52 @@ def _shapes(shape: PathShape, axes: tuple[int, ...], points: int, rng: np.random
     return paths * np.float32(shape.period / POINTS)
 
 
-def _place(paths: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
-    """Move each path, ``(..., 2, P)``, to a place in the image that is drawn evenly among those where it fits; False where none is."""
-    low, high = paths.min(-1), paths.max(-1)
+def _places(paths: Floats, places: int, rng: np.random.Generator) -> tuple[Floats, Bools]:
+    """Where to move the paths ``(N, M, 2, P)``: *places* shifts ``(N, places, M, 2)``, even over the image, and False where one does not fit."""
+    low, high = paths.min(-1)[:, None], paths.max(-1)[:, None]
     room = 1 - 2 * MARGIN - (high - low)
-    corner = MARGIN + room * rng.random(room.shape, np.float32)
-    return paths + (corner - low)[..., None], (room >= 0).all(-1)
+    shifts: Floats = MARGIN + room * rng.random((len(paths), places, *room.shape[2:]), np.float32) - low
+    return shifts, np.broadcast_to((room >= 0).all(-1), shifts.shape[:-1])
 
 
-def _pairs_of_ends(paths: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Bools]:
-    """For each pair of paths two ends that are connected and two that are apart, ``(N, 2, 2)``, and whether some look alike."""
-    ends = paths[..., [0, -1]].swapaxes(2, 3).reshape(-1, 4, 2)  # first and last of path 0, then of path 1
-    inward = paths[..., [POINTS, -1 - POINTS]].swapaxes(2, 3).reshape(-1, 4, 2) - ends
+def _pairs_of_ends(points: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Bools]:
+    """Two ends that are connected and two that are apart, ``(N, 2, 2)``, and whether some look alike, ``(N,)``.
+
+    Args:
+        points: Of each of two paths the first, the last, and the points one period from them: ``(N, 2, 2, 4)``.
+        rng: Chooses among several pairs that look alike.
+    """
+    ends = points[..., :2].swapaxes(2, 3).reshape(-1, 4, 2)  # first and last of path 0, then of path 1
+    inward = points[..., 2:].swapaxes(2, 3).reshape(-1, 4, 2) - ends
     inward /= np.linalg.norm(inward, axis=-1, keepdims=True)
     first, second = np.array([0, 2, 0, 0, 1, 1]), np.array([1, 3, 2, 3, 2, 3])  # two connected pairs, four apart
     across = ends[:, second] - ends[:, first]
     distance = np.linalg.norm(across, axis=-1)
     bearing = ((inward[:, first] - inward[:, second]) * across).sum(-1) / (2 * distance)  # 1: each path sets out for the other end
-    distance_differs = np.abs(distance[:, :2, None] - distance[:, None, 2:])
-    bearing_differs = np.abs(bearing[:, :2, None] - bearing[:, None, 2:])
-    alike = ((distance_differs < SAME_DISTANCE) & (bearing_differs < SAME_BEARING)).reshape(-1, 8)
+    to_centre = np.linalg.norm((ends[:, second] + ends[:, first]) / 2 - 0.5, axis=-1)
+    to_border = np.minimum(ends, 1 - ends).min(-1)
+    nearer, farther = np.minimum(to_border[:, first], to_border[:, second]), np.maximum(to_border[:, first], to_border[:, second])
+    alike = np.ones((len(ends), 2, 4), np.bool_)
+    for quantity, tolerance in (
+        (distance, SAME_DISTANCE),
+        (to_centre, SAME_PLACE),
+        (nearer, SAME_PLACE),
+        (farther, SAME_PLACE),
+        (bearing, SAME_BEARING),
+    ):
+        alike &= np.abs(quantity[:, :2, None] - quantity[:, None, 2:]) < tolerance
+    alike = alike.reshape(-1, 8)
     chosen = np.argmax(alike * (0.5 + rng.random(alike.shape, np.float32)), 1)
-    rows = np.arange(len(ends))[:, None]
-    connected, apart = ends[rows, np.stack([first, second], 1)[chosen // 4]], ends[rows, np.stack([first, second], 1)[2 + chosen % 4]]
-    return connected, apart, alike.any(1)
+    rows, pairs = np.arange(len(ends))[:, None], np.stack([first, second], 1)
+    return ends[rows, pairs[chosen // 4]], ends[rows, pairs[2 + chosen % 4]], alike.any(1)
 
 
-def _least_distance(a: Floats, b: Floats) -> Floats:
-    """Between the points ``(N, 2, P)`` and ``(N, 2, Q)`` of the same row: ``(N,)``."""
-    dx = a[:, 0, :, None] - b[:, 0, None, :]
-    dy = a[:, 1, :, None] - b[:, 1, None, :]
-    least: Floats = np.sqrt((dx * dx + dy * dy).reshape(len(a), -1).min(1))
-    return least
+def _far_apart(paths: Floats, distance: float) -> Bools:
+    """Whether the points of the two paths of each pair ``(..., 2, 2, P)`` keep that distance: ``(...)``."""
+    dx = paths[..., 0, 0, :, None] - paths[..., 1, 0, None, :]
+    dy = paths[..., 0, 1, :, None] - paths[..., 1, 1, None, :]
+    far: Bools = (dx * dx + dy * dy).reshape(*dx.shape[:-2], dx.shape[-2] * dx.shape[-1]).min(-1) >= distance**2
+    return far
 
 
 class _Grid:
@@ -246,7 +266,8 @@ def _distractors(shape: PathShape, main: Floats, rng: np.random.Generator) -> tu
     paths = np.zeros((count, shape.distractors, 2, shape.distractor_points), np.float32)
     placed = np.zeros((count, shape.distractors), np.bool_)
     for d in range(shape.distractors):
-        tried, _ = _place(_shapes(shape, (count, TRIES), shape.distractor_points, rng), rng)  # so short that they fit
+        tried = _shapes(shape, (count, TRIES), shape.distractor_points, rng)
+        tried += _places(tried, 1, rng)[0][:, 0, :, :, None]  # so short that they fit
         free = grid.is_free(tried)
         paths[:, d], placed[:, d] = tried[rows, free.argmax(1)], free.any(1)
         there = np.flatnonzero(placed[:, d])
