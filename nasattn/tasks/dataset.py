@@ -6,7 +6,6 @@ the placements of a search, so its accuracies flatter them; the held-out ones ar
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -90,8 +89,10 @@ def hfds_task(name: str, request: TaskRequest) -> Task:
     Raises:
         TaskError: The package `datasets` is missing, the dataset cannot be had, or it has no images with classes.
     """
-    if importlib.util.find_spec("datasets") is None:
-        raise TaskError(f"task {name} needs the package datasets, which is not installed: pip install nasattn[hf]")
+    try:
+        import datasets  # noqa: F401
+    except ImportError:
+        raise TaskError(f"task {name} needs the package datasets, which is not installed: pip install nasattn[hf]") from None
     root = os.environ.get("NASATTN_DATA")
     found = _load_hub(name, root)
     splits = {kind: next((s for s in names if s in found), None) for kind, names in (("train", TRAIN), ("val", VAL), ("test", TEST))}
