@@ -203,16 +203,10 @@ def _pairs_of_ends(points: Floats, rng: np.random.Generator) -> tuple[Floats, Fl
     to_centre = np.linalg.norm((ends[:, second] + ends[:, first]) / 2 - 0.5, axis=-1)
     to_border = np.minimum(ends, 1 - ends).min(-1)
     nearer, farther = np.minimum(to_border[:, first], to_border[:, second]), np.maximum(to_border[:, first], to_border[:, second])
-    alike = np.ones((len(ends), 2, 4), np.bool_)
-    for quantity, tolerance in (
-        (distance, SAME_DISTANCE),
-        (to_centre, SAME_PLACE),
-        (nearer, SAME_PLACE),
-        (farther, SAME_PLACE),
-        (bearing, SAME_BEARING),
-    ):
-        alike &= np.abs(quantity[:, :2, None] - quantity[:, None, 2:]) < tolerance
-    alike = alike.reshape(-1, 8)
+    measures = np.stack([distance, to_centre, nearer, farther, bearing])
+    differ = np.abs(measures[:, :, :2, None] - measures[:, :, None, 2:])
+    tolerances = np.array([SAME_DISTANCE, SAME_PLACE, SAME_PLACE, SAME_PLACE, SAME_BEARING], np.float32)
+    alike = (differ < tolerances[:, None, None, None]).all(0).reshape(-1, 8)
     chosen = np.argmax(alike * (0.5 + rng.random(alike.shape, np.float32)), 1)
     rows, pairs = np.arange(len(ends))[:, None], np.stack([first, second], 1)
     return ends[rows, pairs[chosen // 4]], ends[rows, pairs[2 + chosen % 4]], alike.any(1)
