@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from nasattn.errors import TaskError
-from nasattn.tasks.task import Split, Task, TaskRequest, register_task
+from nasattn.tasks.task import Split, Task, TaskRequest, register_task, split_points
 
 TRAIN_SAMPLES, VAL_SAMPLES = 10_000, 2_000
-VAL_SHARE = 0.25  # of the scans, kept for validation
+VAL_SHARE = 0.25  # of the scans, not trained on: one half is for validation, the other is held out
 CHUNK = 1000  # images drawn at once
 SMALLEST = 24  # pixels; below, the corners are not apart
 
@@ -30,41 +30,49 @@ SMALLEST = 24  # pixels; below, the corners are not apart
 def cued_digits(request: TaskRequest) -> Task:
     """Generate the task: 10 classes, images ``(3, R, R)`` for any R >= 24.
 
-    A pure function of seed and index: image i is the same whatever the number of samples. Training and validation
-    images never share a scan.
+    A pure function of seed and index: image i is the same whatever the number of samples. Training, validation and
+    held-out images never share a scan; which scan is for what is the same for every seed.
 
     Raises:
         TaskError: The resolution is below 24.
     """
     if request.resolution < SMALLEST:
         raise TaskError(f"cued_digits needs a resolution of at least {SMALLEST} pixels, got {request.resolution}")
-    train_scans, val_scans = _scans()
+    train_scans, *others = _scans()
+    which = int(request.held_out)
     train = request.samples if request.samples is not None else TRAIN_SAMPLES
     val = request.val_samples if request.val_samples is not None else VAL_SAMPLES
     return Task(
         name="cued_digits",
         classes=tuple(map(str, range(10))),
         train=_generate(train_scans, train, request.resolution, (request.seed, 0)),
-        val=_generate(val_scans, val, request.resolution, (request.seed, 1)),
+        val=_generate(others[which], val, request.resolution, (request.seed, 1 + which)),
     )
 
 
+class _Scans(NamedTuple):
+    """Scans, ``(N, 8, 8)`` with values in 0..1, and their digits, ``(N,)``."""
+
+    images: npt.NDArray[np.float32]
+    digits: npt.NDArray[np.int64]
+
+
 @cache
-def _scans() -> tuple[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]], tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
-    """The 1,797 scans, 8 x 8 with values in 0..1, and their digits, cut into training and validation scans."""
+def _scans() -> tuple[_Scans, _Scans, _Scans]:
+    """The 1,797 scans, cut into those for training, for validation and held out."""
     from sklearn.datasets import load_digits
 
     scans = load_digits()
     images, digits = scans.images.astype(np.float32) / 16, scans.target.astype(np.int64)
     order = np.random.default_rng(0).permutation(len(digits))
-    cut = int(len(order) * (1 - VAL_SHARE))
-    return (images[order[:cut]], digits[order[:cut]]), (images[order[cut:]], digits[order[cut:]])
+    train, val, test = np.split(order, split_points(len(order), VAL_SHARE))
+    return _Scans(images[train], digits[train]), _Scans(images[val], digits[val]), _Scans(images[test], digits[test])
 
 
-def _generate(scans: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]], samples: int, resolution: int, key: tuple[int, int]) -> Split:
+def _generate(scans: _Scans, samples: int, resolution: int, key: tuple[int, int]) -> Split:
     side = max(8, resolution // 6)
-    glyphs = F.interpolate(torch.from_numpy(scans[0])[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0].numpy()
-    drawn = _draw(samples, scans[1], key)
+    glyphs = F.interpolate(torch.from_numpy(scans.images)[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0].numpy()
+    drawn = _draw(samples, scans.digits, key)
     patches = np.stack([glyphs[drawn.red], glyphs[drawn.green], _bars(side)[drawn.cue]], 1)
     corners = np.stack([drawn.corner // 2, drawn.corner % 2], 2) * (resolution - side)
     pixels = np.arange(side)
@@ -72,7 +80,7 @@ def _generate(scans: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]], samp
     columns = (corners[:, :, 1, None] + pixels)[:, :, None, :]
     images = np.zeros((samples, 3, resolution, resolution), np.uint8)
     images[np.arange(samples)[:, None, None, None], np.arange(3)[:, None, None], rows, columns] = np.round(patches * 255)
-    labels = scans[1][np.where(drawn.cue == 0, drawn.red, drawn.green)]
+    labels = scans.digits[np.where(drawn.cue == 0, drawn.red, drawn.green)]
     return Split(torch.from_numpy(images), torch.from_numpy(labels))
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nasattn.tasks.task import Split, Task, TaskRequest, register_task
+from nasattn.tasks.task import Split, Task, TaskRequest, register_task, split_points
 
-VAL_SHARE = 0.25
+VAL_SHARE = 0.25  # not trained on: one half is for validation, the other is held out
 
 
 @register_task("digits")
@@ -25,10 +25,10 @@ def digits(request: TaskRequest) -> Task:
     pixels = (images * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
     labels = torch.from_numpy(scans.target.astype(np.int64))
     order = np.random.default_rng(0).permutation(len(labels))
-    cut = int(len(order) * (1 - VAL_SHARE))
+    train_order, *others = np.split(order, split_points(len(order), VAL_SHARE))
     rng = np.random.default_rng(request.seed)
-    train = rng.permutation(order[:cut])[: request.samples]
-    val = rng.permutation(order[cut:])[: request.val_samples]
+    train = rng.permutation(train_order)[: request.samples]
+    val = rng.permutation(others[request.held_out])[: request.val_samples]
     return Task(
         name="digits",
         classes=tuple(map(str, range(10))),

@@ -1,14 +1,16 @@
-"""A task: images and labels that a proxy learns, resident in memory."""
+"""A task: images and labels that a proxy learns, resident in memory or, where they do not fit, streamed from disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from nasattn.errors import TaskError
+from nasattn.tasks.stream import StreamedSplit
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def channels(self) -> int:
+        return int(self.images.shape[1])
+
     def to(self, device: torch.device | str) -> Split:
         """The split with its images and labels in the memory of *device*."""
         return Split(self.images.to(device), self.labels.to(device))
@@ -51,7 +57,7 @@ class Task:
     """What a proxy learns and is scored on.
 
     Attributes:
-        name: As given by the user: ``cued_digits``, ``torch/cifar100``, or a folder.
+        name: As given by the user: ``cued_digits``, ``pathfinder/9``, ``torch/cifar100``, or a folder.
         classes: The classes' names, in label order.
         train: What the proxy trains on.
         val: What it is scored on: the validation images, or the test images of a request with `held_out`.
@@ -59,12 +65,12 @@ class Task:
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    val: Split
+    train: Split | StreamedSplit
+    val: Split | StreamedSplit
 
     @property
     def in_chans(self) -> int:
-        return int(self.train.images.shape[1])
+        return self.train.channels
 
 
 @dataclass(frozen=True)
@@ -86,22 +92,52 @@ class TaskRequest:
     held_out: bool = False
 
 
-Loader = Callable[[TaskRequest], Task]
-_TASKS: dict[str, Loader] = {}
+def split_points(count: int, val_share: float) -> tuple[int, int]:
+    """Where *count* shuffled items are cut into training, validation and held-out ones; the last two halve *val_share*."""
+    first = int(count * (1 - val_share))
+    return first, first + (count - first + 1) // 2
 
 
-def register_task(name: str) -> Callable[[Loader], Loader]:
-    """Decorator: makes a function ``(TaskRequest) -> Task`` known as the task *name*."""
+@dataclass(frozen=True)
+class Registered:
+    """An embedded task.
 
-    def register(load: Loader) -> Loader:
+    Attributes:
+        load: Its loader.
+        parameter: What ``NAME/PARAMETER`` may say, in words; None when the name stands alone.
+    """
+
+    load: Callable[..., Task]
+    parameter: str | None = None
+
+
+_TASKS: dict[str, Registered] = {}
+_L = TypeVar("_L", bound=Callable[..., Task])
+
+
+def register_task(name: str, parameter: str | None = None) -> Callable[[_L], _L]:
+    """Decorator: makes a function ``(TaskRequest) -> Task`` known as the task *name*.
+
+    Args:
+        name: What users write; without a slash.
+        parameter: For a function ``(TaskRequest, str | None) -> Task``: what ``NAME/PARAMETER`` may say, in words for an
+            error message. The function gets the text behind the slash, or None, and checks it.
+
+    Raises:
+        TaskError: The name is taken or has a slash.
+    """
+    if "/" in name:
+        raise TaskError(f"task {name!r} cannot be registered: a name has no slash, what stands behind one is a parameter")
+
+    def register(load: _L) -> _L:
         if name in _TASKS:
             raise TaskError(f"task {name!r} is registered already: choose another name")
-        _TASKS[name] = load
+        _TASKS[name] = Registered(load, parameter)
         return load
 
     return register
 
 
-def registered_tasks() -> dict[str, Loader]:
+def registered_tasks() -> dict[str, Registered]:
     """The embedded tasks by name."""
     return dict(_TASKS)

@@ -13,8 +13,8 @@ from nasattn.tasks.cued_digits import _scans
 CORNERS = [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
-def load(resolution: int = 48, samples: int = 200, val_samples: int = 100, seed: int = 0) -> Task:
-    return load_task("cued_digits", TaskRequest(resolution, samples, val_samples, seed))
+def load(resolution: int = 48, samples: int = 200, val_samples: int = 100, seed: int = 0, held_out: bool = False) -> Task:
+    return load_task("cued_digits", TaskRequest(resolution, samples, val_samples, seed, held_out))
 
 
 def patches(split: Split, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def patches(split: Split, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scan_numbers(which: int) -> dict[bytes, int]:
-    """The digit of each training (0) or validation (1) scan by its bytes."""
+    """The digit of each training (0), validation (1) or held-out (2) scan by its bytes."""
     images, digits = _scans()[which]
     return dict(zip((np.round(i * 255).astype(np.uint8).tobytes() for i in images), digits.tolist(), strict=True))
 
@@ -40,10 +40,11 @@ def horizontal(bar: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("resolution", [24, 48])
-@pytest.mark.parametrize("which", [0, 1], ids=["train", "val"])
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["train", "val", "held out"])
 def test_the_label_is_the_digit_that_the_cue_names(resolution: int, which: int) -> None:
-    task = load(resolution)
-    split = (task.train, task.val)[which]
+    """Every scan that is shown is one of its own split, as only those of that split are known here."""
+    task = load(resolution, held_out=which == 2)
+    split = task.train if which == 0 else task.val
     known = scan_numbers(which)
     where, shown = patches(split, side=8)  # at these resolutions a scan is shown as it is, 8 x 8
     for corners, (red, green, bar), label in zip(where, shown, split.labels.tolist(), strict=True):
@@ -65,11 +66,17 @@ def test_resolutions(resolution: int, side: int) -> None:
     assert (task.name, task.classes, task.in_chans) == ("cued_digits", tuple("0123456789"), 3)
 
 
-def test_training_and_validation_share_no_scan() -> None:
-    train, val = scan_numbers(0), scan_numbers(1)
-    assert not set(train) & set(val)
-    assert len(_scans()[0][1]) + len(_scans()[1][1]) == 1797
-    assert set(train.values()) == set(val.values()) == set(range(10))
+def test_training_validation_and_held_out_images_share_no_scan() -> None:
+    numbers = [scan_numbers(which) for which in range(3)]
+    assert not set(numbers[0]) & set(numbers[1]) and not set(numbers[0]) & set(numbers[2]) and not set(numbers[1]) & set(numbers[2])
+    assert [len(scans.digits) for scans in _scans()] == [1347, 225, 225]
+    assert all(set(known.values()) == set(range(10)) for known in numbers)
+
+
+def test_held_out_images_are_others_but_the_training_images_are_the_same() -> None:
+    plain, held_out = load(24), load(24, held_out=True)
+    assert torch.equal(plain.train.images, held_out.train.images) and torch.equal(plain.train.labels, held_out.train.labels)
+    assert not {i.numpy().tobytes() for i in plain.val.images} & {i.numpy().tobytes() for i in held_out.val.images}
 
 
 def test_image_i_is_the_same_whatever_the_number_of_images() -> None:

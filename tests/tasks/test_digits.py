@@ -13,7 +13,7 @@ def rows(images: torch.Tensor) -> set[bytes]:
 
 def test_all_the_scans() -> None:
     task = load_task("digits", TaskRequest(resolution=8))
-    assert len(task.train) + len(task.val) == 1797
+    assert (len(task.train), len(task.val)) == (1347, 225)
     assert task.train.images.shape == (1347, 3, 8, 8) and task.train.images.dtype == torch.uint8
     assert not rows(task.train.images) & rows(task.val.images)
     assert set(task.train.labels.tolist()) == set(task.val.labels.tolist()) == set(range(10))
@@ -34,6 +34,15 @@ def test_the_seed_chooses_the_subset_but_not_the_split() -> None:
         assert (len(task.train), len(task.val)) == (50, 20)
         assert rows(task.train.images) <= rows(whole.train.images)
         assert rows(task.val.images) <= rows(whole.val.images)
+
+
+def test_held_out_scans() -> None:
+    """They are neither trained nor validated on, whatever the seed."""
+    plain, held_out, other_seed = (load_task("digits", TaskRequest(8, seed=s, held_out=h)) for s, h in ((0, False), (0, True), (1, True)))
+    assert torch.equal(plain.train.images, held_out.train.images) and torch.equal(plain.train.labels, held_out.train.labels)
+    assert len(held_out.val) == 225
+    assert rows(held_out.val.images) == rows(other_seed.val.images)
+    assert not rows(held_out.val.images) & (rows(plain.train.images) | rows(plain.val.images))
 
 
 def test_more_than_there_are() -> None:

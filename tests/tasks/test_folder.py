@@ -56,7 +56,7 @@ def test_a_folder(tmp_path: Path) -> None:
     assert (task.name, task.classes) == (str(tmp_path), ("cat", "dog"))
     assert task.train.images.shape == (8, 3, 12, 12)
     assert sorted(greys(task.train.images)) == [10, 11, 12, 13, 200, 201, 202, 203]
-    assert sorted(greys(task.val.images)) == [10, 11, 200, 201]
+    assert len(task.val) == 2  # the other half is held out
     for split in (task.train, task.val):
         assert [int(g >= 200) for g in greys(split.images)] == split.labels.tolist()
 
@@ -64,9 +64,9 @@ def test_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("train", "val"), [("training", "validation"), ("train", "valid"), ("train", "eval"), ("train", "test")])
 def test_other_names_of_the_splits(tmp_path: Path, train: str, val: str) -> None:
     task = load_task(str(fill(tmp_path, train, val)), TaskRequest(resolution=12))
-    assert (len(task.train), len(task.val)) == (8, 4)
+    assert (len(task.train), len(task.val)) == (8, 2)
     save(picture(0), tmp_path, val, "cow", "0.png")
-    assert "val/ has classes that train/ lacks: cow" in refused(tmp_path)
+    assert f"{'test' if val == 'test' else 'val'}/ has classes that train/ lacks: cow" in refused(tmp_path)
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -120,10 +120,58 @@ def test_the_centre_is_cut_out(tmp_path: Path) -> None:
 
 def test_the_subset_is_seeded(tmp_path: Path) -> None:
     fill(tmp_path, images=20)
-    one, again, other = (load_task(str(tmp_path), TaskRequest(12, samples=10, val_samples=3, seed=s)) for s in (0, 0, 1))
-    assert (len(one.train), len(one.val)) == (10, 3)
+    one, again, other = (load_task(str(tmp_path), TaskRequest(12, samples=10, val_samples=1, seed=s)) for s in (0, 0, 1))
+    assert (len(one.train), len(one.val)) == (10, 1)
     assert torch.equal(one.train.images, again.train.images) and torch.equal(one.val.labels, again.val.labels)
     assert set(greys(one.train.images)) != set(greys(other.train.images))
+
+
+def test_held_out_images_lie_in_test(tmp_path: Path) -> None:
+    """A search neither lists nor opens them: what is broken there shows only when they are asked for."""
+    fill(tmp_path)
+    for name, grey in (("cat", 50), ("dog", 150)):
+        save(picture(grey), tmp_path, "test", name, "0.png")
+    plain, held_out = (load_task(str(tmp_path), TaskRequest(12, held_out=h)) for h in (False, True))
+    assert sorted(greys(plain.val.images)) == [10, 11, 200, 201]
+    assert sorted(zip(greys(held_out.val.images), held_out.val.labels.tolist(), strict=True)) == [(50, 0), (150, 1)]
+    assert torch.equal(plain.train.images, held_out.train.images) and torch.equal(plain.train.labels, held_out.train.labels)
+
+    file = tmp_path / "test/cat/0.png"
+    file.write_bytes(b"no image")
+    save(picture(1), tmp_path, "test", "cow", "0.png")
+    assert len(load_task(str(tmp_path), TaskRequest(12)).val) == 4
+    with pytest.raises(TaskError, match="test/ has classes that train/ lacks: cow"):
+        load_task(str(tmp_path), TaskRequest(12, held_out=True))
+    (tmp_path / "test/cow/0.png").unlink()
+    with pytest.raises(TaskError, match=f"image {file} cannot be decoded"):
+        load_task(str(tmp_path), TaskRequest(12, held_out=True))
+
+
+@pytest.mark.parametrize("val", ["val", "test"])
+def test_without_a_test_folder_half_of_the_validation_images_are_held_out(tmp_path: Path, val: str) -> None:
+    """Of each class, and the same half for every seed."""
+    fill(tmp_path, val=val)
+    for i in range(6):
+        save(picture(20 + i), tmp_path, val, "cat", f"more{i}.png")
+    save(picture(90), tmp_path, "train", "cow", "0.png")
+    save(picture(91), tmp_path, val, "cow", "0.png")
+    plain, held_out, other_seed = (
+        load_task(str(tmp_path), TaskRequest(12, seed=s, held_out=h)) for s, h in ((0, False), (0, True), (7, True))
+    )
+    assert torch.equal(plain.train.images, held_out.train.images)
+    assert sorted(greys(plain.val.images) + greys(held_out.val.images)) == [10, 11, *range(20, 26), 91, 200, 201]
+    assert torch.bincount(plain.val.labels).tolist() == [4, 1, 1]  # cats, cows, dogs
+    assert torch.bincount(held_out.val.labels).tolist() == [4, 0, 1]  # a single image validates
+    assert sorted(greys(held_out.val.images)) == sorted(greys(other_seed.val.images))
+
+
+def test_nothing_to_hold_out(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            save(picture(1), tmp_path, split, name, "0.png")
+    assert len(load_task(str(tmp_path)).val) == 2
+    with pytest.raises(TaskError, match="no images to hold out: each class has one validation image; put others into test/"):
+        load_task(str(tmp_path), TaskRequest(held_out=True))
 
 
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:

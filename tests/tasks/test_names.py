@@ -12,9 +12,9 @@ from nasattn.tasks import Split, Task, TaskRequest, list_tasks, load_task, regis
 
 
 def test_the_embedded_tasks() -> None:
-    assert list_tasks()[:2] == ["cued_digits", "digits"]
-    for name in ("cued_digits", "digits"):
-        assert load_task(name, TaskRequest(24, samples=3, val_samples=2)).name == name
+    assert list_tasks()[:3] == ["cued_digits", "digits", "pathfinder"]
+    for name in ("cued_digits", "digits", "pathfinder"):
+        assert load_task(name, TaskRequest(48, samples=3, val_samples=2)).name == name
     assert load_task("digits").train.images.shape[-1] == TaskRequest().resolution
 
 
@@ -23,7 +23,7 @@ def test_the_embedded_tasks() -> None:
     [
         ("cued_digit", "unknown task 'cued_digit': Did you mean 'cued_digits'"),
         ("digit", "Did you mean 'digits'"),
-        ("no/such/folder", "unknown task 'no/such/folder': allowed: cued_digits, digits"),
+        ("no/such/folder", "unknown task 'no/such/folder': allowed: cued_digits, digits, pathfinder"),
         ("", "unknown task ''"),
     ],
 )
@@ -32,7 +32,7 @@ def test_an_unknown_name(name: str, message: str, tmp_path: Path, monkeypatch: p
     with pytest.raises(TaskError) as caught:
         load_task(name)
     assert message in str(caught.value)
-    assert str(caught.value).endswith("torch/NAME, or a folder with train/ and val/")
+    assert str(caught.value).endswith("torch/NAME, hfds/NAME, or a folder with train/ and val/")
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, NasattnError)
 
@@ -50,6 +50,24 @@ def test_a_task_of_ones_own() -> None:
     assert (task.in_chans, len(task.val)) == (1, 4)
     with pytest.raises(TaskError, match="task 'stripes' is registered already: choose another name"):
         register_task("stripes")(stripes)
+
+
+def test_a_task_with_a_parameter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @register_task("grey", parameter="a grey value")
+    def grey(request: TaskRequest, parameter: str | None = None) -> Task:
+        split = Split(torch.full((2, 3, 8, 8), int(parameter or 7), dtype=torch.uint8), torch.tensor([0, 1]))
+        return Task("grey", ("a", "b"), split, split)
+
+    assert load_task("grey").train.sample(1)[0, 0, 0, 0] == 7
+    assert load_task("grey/20").train.sample(1)[0, 0, 0, 0] == 20
+    with pytest.raises(TaskError, match="task digits takes no parameter, got 'digits/9'; write digits"):
+        load_task("digits/9")
+    with pytest.raises(TaskError, match="a name has no slash"):
+        register_task("grey/scale")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits/photos").mkdir(parents=True)
+    with pytest.raises(TaskError, match="task folder digits/photos: no folder train/ in it"):  # a folder may be called as a task
+        load_task("digits/photos")
 
 
 @pytest.mark.parametrize(

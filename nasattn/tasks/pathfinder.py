@@ -1,0 +1,315 @@
+"""pathfinder: do the two markers lie on the same dashed path? Only who follows the path from one to the other can tell.
+
+After Linsley et al. 2018, "Learning long-range spatial dependencies with horizontal gated recurrent units"
+(arXiv 1805.08315). An image shows two main paths of equal length and some shorter distractors, all smooth and dashed, and
+a disc on each of two ends: of one main path ("connected") or of both ("apart").
+
+Nothing short of following the path must give the class away. So every layout is one in which a connected pair of ends
+and an apart pair look alike from the ends: they lie equally far apart, and the paths leave them at similar angles. The
+class is then drawn for a finished layout and only moves the discs. Different paths keep a distance well above the gap
+between two dashes of one path, so that the nearest dash ahead is always the path's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nasattn.errors import TaskError
+from nasattn.tasks.task import Split, Task, TaskRequest, register_task
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+TRAIN_SAMPLES, VAL_SAMPLES = 16_000, 2_000
+DASHES, FEWEST, MOST = 4, 3, 16
+CHUNK = 250  # images drawn at once
+CANDIDATES = 512  # pairs of main paths drawn at once
+PLACES = 6  # tried for each pair
+TRIES = 8  # places tried for each distractor
+
+# lengths in units of the image's side
+LENGTH = 0.8  # of a main path
+MARGIN = 0.06  # between paths and the image's border
+# lengths in units of the period, the length of a dash and the gap behind it
+POINTS = 10  # a path is a chain of points, this many a period
+DASH_POINTS = 7  # so many of them are in a dash, which is thus 0.6 long; the gap is 0.4
+CLEARANCE = 0.8  # the least distance between points of different paths
+WIDTH = 0.2  # of the line
+MARKER = 0.32  # the disc's radius
+CELL = 1 / 8  # of the grid that knows which places are too near to a path
+SKIPPED = 0.02  # how much nearer than the points that are looked at, every second one, those between them may be
+SMALLEST_PERIOD = 6.5  # pixels; below, a gap cannot be seen
+# the shape of a path: how far it turns over its length, and how far it swings about that arc, in radians
+TURN, SWING = 3.0, 0.5
+# how much a connected and an apart pair of ends may differ: in their distances from each other, from the borders and of their
+# middle from the centre (in sides), and in the bearing of their paths (mean cosine)
+SAME_DISTANCE, SAME_PLACE, SAME_BEARING = 0.015, 0.06, 0.25
+
+
+@register_task("pathfinder", parameter=f"the number of dashes of a main path, {FEWEST} to {MOST}")
+def pathfinder(request: TaskRequest, parameter: str | None = None) -> Task:
+    """Generate the task: classes "apart" and "connected", grey images ``(3, R, R)`` with three equal channels.
+
+    A pure function of seed, split and index: image i is the same whatever the number of samples, and the same picture at
+    every resolution.
+
+    Args:
+        request: What is asked for.
+        parameter: Number of dashes of each main path; more make longer detours, nearer neighbours and more distractors.
+
+    Raises:
+        TaskError: The number of dashes is not allowed, or the resolution is too low to show the gaps between them.
+    """
+    shape = PathShape(_read(parameter))
+    if request.resolution < shape.smallest_resolution:
+        raise TaskError(
+            f"pathfinder with {shape.dashes} dashes needs a resolution of at least {shape.smallest_resolution} pixels, got {request.resolution};"
+            " raise the resolution or lower the number of dashes"
+        )
+    train = request.samples if request.samples is not None else TRAIN_SAMPLES
+    val = request.val_samples if request.val_samples is not None else VAL_SAMPLES
+    return Task(
+        name="pathfinder" if parameter is None else f"pathfinder/{parameter}",
+        classes=("apart", "connected"),
+        train=_generate(shape, train, request.resolution, (request.seed, 0)),
+        val=_generate(shape, val, request.resolution, (request.seed, 2 if request.held_out else 1)),
+    )
+
+
+def _read(parameter: str | None) -> int:
+    if parameter is None:
+        return DASHES
+    if not (parameter.isascii() and parameter.isdigit() and FEWEST <= int(parameter) <= MOST):
+        raise TaskError(f"pathfinder/DASHES needs an integer from {FEWEST} to {MOST}, got {parameter!r}; write pathfinder/{DASHES}")
+    return int(parameter)
+
+
+@dataclass(frozen=True)
+class PathShape:
+    """The lengths that follow from the number of dashes of a main path, in units of the image's side."""
+
+    dashes: int
+
+    @property
+    def points(self) -> int:
+        """Of a main path."""
+        return (self.dashes - 1) * POINTS + DASH_POINTS
+
+    @property
+    def period(self) -> float:
+        return LENGTH / (self.points - 1) * POINTS
+
+    @property
+    def distractor_points(self) -> int:
+        return (max(1, self.dashes // 3) - 1) * POINTS + DASH_POINTS
+
+    @property
+    def distractors(self) -> int:
+        """How many are tried; one that finds no place is left out."""
+        return self.dashes
+
+    @property
+    def clearance(self) -> float:
+        """The least distance between points of different paths."""
+        return CLEARANCE * self.period
+
+    @property
+    def gap(self) -> float:
+        """The distance between the last point of a dash and the first of the next."""
+        return (POINTS - DASH_POINTS + 1) / POINTS * self.period
+
+    @property
+    def smallest_resolution(self) -> int:
+        return int(np.ceil(SMALLEST_PERIOD / self.period))
+
+
+class Layouts(NamedTuple):
+    """What N images show, in units of the side. Points are pairs x, y; a path is ``(2, points)``."""
+
+    main: Floats  # (N, 2, 2, points)
+    distractors: Floats  # (N, distractors, 2, distractor_points)
+    placed: Bools  # (N, distractors): which distractors are there
+    markers: Floats  # (N, 2, 2): x, y of each marker
+    labels: Ints  # (N,)
+
+
+def draw_layouts(shape: PathShape, count: int, rng: np.random.Generator) -> Layouts:
+    """Draw *count* layouts, each independent of the others."""
+    main, connected, apart = _main_paths(shape, count, rng)
+    distractors, placed = _distractors(shape, main, rng)
+    labels = rng.integers(0, 2, count)
+    markers = np.where(labels[:, None, None] == 1, connected, apart)
+    return Layouts(main, distractors, placed, markers, labels)
+
+
+def _main_paths(shape: PathShape, count: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+    """Pairs of paths that keep clear of each other, ``(N, 2, 2, P)``, and for each a connected and an apart pair of ends, ``(N, 2, 2)``."""
+    found: list[tuple[Floats, Floats, Floats]] = []
+    while sum(len(main) for main, _, _ in found) < count:
+        shapes = _shapes(shape, (CANDIDATES, 2), shape.points, rng)
+        shifts, inside = _places(shapes, PLACES, rng)
+        far = _far_apart(shapes[:, None, ..., :: POINTS // 2] + shifts[..., None], shape.clearance)  # most are refused by a few points
+        row, place = np.nonzero(inside.all(2) & far)
+        connected, apart, alike = _pairs_of_ends(shapes[row][..., [0, -1, POINTS, -1 - POINTS]] + shifts[row, place][..., None], rng)
+        paths = shapes[row[alike]] + shifts[row[alike], place[alike]][..., None]
+        clear = _far_apart(paths[..., ::2], shape.clearance + SKIPPED * shape.period)
+        _, first = np.unique(row[alike][clear], return_index=True)  # one place of each pair of shapes, so that no layout resembles another
+        kept = np.flatnonzero(clear)[first]
+        found.append((paths[kept], connected[alike][kept], apart[alike][kept]))
+    main, connected, apart = (np.concatenate(parts)[:count] for parts in zip(*found, strict=True))
+    return main, connected, apart
+
+
+def _shapes(shape: PathShape, axes: tuple[int, ...], points: int, rng: np.random.Generator) -> Floats:
+    """Smooth paths that start at the origin: an arc with a swing about it, ``(*axes, 2, points)``."""
+    start, turn, swing, waves, phase = rng.random((5, *axes, 1), np.float32)
+    along = np.arange(points - 1, dtype=np.float32) / (shape.points - 1)  # 0..1 over a main path: a distractor is a piece of one
+    wave = np.sin(2 * np.pi * ((0.5 + waves) * along + phase))
+    heading = 2 * np.pi * start + TURN * (2 * turn - 1) * along + SWING * swing * wave
+    paths = np.zeros((*axes, 2, points), np.float32)
+    np.cumsum(np.cos(heading), -1, out=paths[..., 0, 1:])
+    np.cumsum(np.sin(heading), -1, out=paths[..., 1, 1:])
+    return paths * np.float32(shape.period / POINTS)
+
+
+def _places(paths: Floats, places: int, rng: np.random.Generator) -> tuple[Floats, Bools]:
+    """Where to move the paths ``(N, M, 2, P)``: *places* shifts ``(N, places, M, 2)``, even over the image, and False where one does not fit."""
+    low, high = paths.min(-1)[:, None], paths.max(-1)[:, None]
+    room = 1 - 2 * MARGIN - (high - low)
+    shifts: Floats = MARGIN + room * rng.random((len(paths), places, *room.shape[2:]), np.float32) - low
+    return shifts, np.broadcast_to((room >= 0).all(-1), shifts.shape[:-1])
+
+
+def _pairs_of_ends(points: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Bools]:
+    """Two ends that are connected and two that are apart, ``(N, 2, 2)``, and whether some look alike, ``(N,)``.
+
+    Args:
+        points: Of each of two paths the first, the last, and the points one period from them: ``(N, 2, 2, 4)``.
+        rng: Chooses among several pairs that look alike.
+    """
+    ends = points[..., :2].swapaxes(2, 3).reshape(-1, 4, 2)  # first and last of path 0, then of path 1
+    inward = points[..., 2:].swapaxes(2, 3).reshape(-1, 4, 2) - ends
+    inward /= np.linalg.norm(inward, axis=-1, keepdims=True)
+    first, second = np.array([0, 2, 0, 0, 1, 1]), np.array([1, 3, 2, 3, 2, 3])  # two connected pairs, four apart
+    across = ends[:, second] - ends[:, first]
+    distance = np.linalg.norm(across, axis=-1)
+    bearing = ((inward[:, first] - inward[:, second]) * across).sum(-1) / (2 * distance)  # 1: each path sets out for the other end
+    to_centre = np.linalg.norm((ends[:, second] + ends[:, first]) / 2 - 0.5, axis=-1)
+    to_border = np.minimum(ends, 1 - ends).min(-1)
+    nearer, farther = np.minimum(to_border[:, first], to_border[:, second]), np.maximum(to_border[:, first], to_border[:, second])
+    measures = np.stack([distance, to_centre, nearer, farther, bearing])
+    differ = np.abs(measures[:, :, :2, None] - measures[:, :, None, 2:])
+    tolerances = np.array([SAME_DISTANCE, SAME_PLACE, SAME_PLACE, SAME_PLACE, SAME_BEARING], np.float32)
+    alike = (differ < tolerances[:, None, None, None]).all(0).reshape(-1, 8)
+    chosen = np.argmax(alike * (0.5 + rng.random(alike.shape, np.float32)), 1)
+    rows, pairs = np.arange(len(ends))[:, None], np.stack([first, second], 1)
+    return ends[rows, pairs[chosen // 4]], ends[rows, pairs[2 + chosen % 4]], alike.any(1)
+
+
+def _far_apart(paths: Floats, distance: float) -> Bools:
+    """Whether the points of the two paths of each pair ``(..., 2, 2, P)`` keep that distance: ``(...)``."""
+    dx = paths[..., 0, 0, :, None] - paths[..., 1, 0, None, :]
+    dy = paths[..., 0, 1, :, None] - paths[..., 1, 1, None, :]
+    far: Bools = (dx * dx + dy * dy).reshape(*dx.shape[:-2], dx.shape[-2] * dx.shape[-1]).min(-1) >= distance**2
+    return far
+
+
+class _Grid:
+    """Which cells of N images are so near to a path that no point of another may lie in them."""
+
+    def __init__(self, shape: PathShape, count: int) -> None:
+        self.cell = np.float32(CELL * shape.period)
+        reach = int(CLEARANCE / CELL) + 2
+        self.border = reach
+        self.side = int(np.ceil(1 / self.cell)) + 2 * reach
+        self.blocked = np.zeros(count * self.side * self.side, np.bool_)
+        steps = np.arange(-reach, reach + 1)
+        between = np.maximum(np.abs(steps) - 1, 0)  # cells, at the least, between points of two cells so many steps apart
+        near = np.hypot(between[:, None], between) * CELL < CLEARANCE + SKIPPED
+        self.offsets = (steps[:, None] * self.side + steps)[near]
+
+    def is_free(self, paths: Floats) -> Bools:
+        """For the paths ``(N, tries, 2, P)`` whether they touch no blocked cell: ``(N, tries)``."""
+        free: Bools = np.logical_not(self.blocked[self._cells(paths, np.arange(len(paths))[:, None, None])].any(-1))
+        return free
+
+    def block(self, paths: Floats, rows: Ints) -> None:
+        """Keep other paths away from the paths ``(M, 2, P)`` in the images *rows*, ``(M,)``."""
+        cells = self._cells(paths[:, :, ::2], rows[:, None])
+        self.blocked[(cells[..., None] + self.offsets).reshape(-1)] = True
+
+    def _cells(self, paths: Floats, rows: Ints) -> Ints:
+        x, y = ((paths[..., axis, :] / self.cell).astype(np.int64) + self.border for axis in (0, 1))
+        cells: Ints = (rows * self.side + y) * self.side + x
+        return cells
+
+
+def _distractors(shape: PathShape, main: Floats, rng: np.random.Generator) -> tuple[Floats, Bools]:
+    """Paths ``(N, D, 2, Q)`` that keep clear of all others, and which of them found a place, ``(N, D)``."""
+    count = len(main)
+    rows = np.arange(count)
+    grid = _Grid(shape, count)
+    grid.block(main[:, 0], rows)
+    grid.block(main[:, 1], rows)
+    paths = np.zeros((count, shape.distractors, 2, shape.distractor_points), np.float32)
+    placed = np.zeros((count, shape.distractors), np.bool_)
+    for d in range(shape.distractors):
+        tried = _shapes(shape, (count, TRIES), shape.distractor_points, rng)
+        tried += _places(tried, 1, rng)[0][:, 0, :, :, None]  # so short that they fit
+        free = grid.is_free(tried)
+        paths[:, d], placed[:, d] = tried[rows, free.argmax(1)], free.any(1)
+        there = np.flatnonzero(placed[:, d])
+        grid.block(paths[there, d], there)
+    return paths, placed
+
+
+def _generate(shape: PathShape, samples: int, resolution: int, key: tuple[int, int]) -> Split:
+    images = np.zeros((samples, resolution, resolution), np.uint8)
+    labels = np.zeros(samples, np.int64)
+    for start in range(0, samples, CHUNK):
+        layouts = draw_layouts(shape, CHUNK, np.random.default_rng((*key, shape.dashes, start // CHUNK)))
+        wanted = min(CHUNK, samples - start)
+        images[start : start + wanted] = render(shape, layouts, resolution)[:wanted]
+        labels[start : start + wanted] = layouts.labels[:wanted]
+    return Split(torch.from_numpy(images)[:, None].repeat(1, 3, 1, 1), torch.from_numpy(labels))
+
+
+def render(shape: PathShape, layouts: Layouts, resolution: int) -> npt.NDArray[np.uint8]:
+    """White lines and discs on black, with smooth edges: ``(N, R, R)``."""
+    count = len(layouts.labels)
+    images = np.zeros((count, resolution, resolution), np.float32)
+    rows = np.arange(count)
+    image, which = np.nonzero(layouts.placed)
+    for drawn, paths in ((rows, layouts.main[:, 0]), (rows, layouts.main[:, 1]), (image, layouts.distractors[image, which])):
+        dashes = _dashes(paths)
+        centres = dashes.swapaxes(1, 2).reshape(-1, 2) * resolution
+        _stamp(images, np.repeat(drawn, dashes.shape[2]), centres, WIDTH / 2 * shape.period * resolution)
+    _stamp(images, np.repeat(rows, 2), layouts.markers.reshape(-1, 2) * resolution, MARKER * shape.period * resolution)
+    return np.round(images * 255).astype(np.uint8)
+
+
+def _dashes(paths: Floats) -> Floats:
+    """Of the paths ``(M, 2, P)`` the points that are in dashes, and those half-way between them: ``(M, 2, Q)``."""
+    inside = np.arange(paths.shape[2]) % POINTS < DASH_POINTS
+    halfway = (paths[:, :, :-1] + paths[:, :, 1:])[:, :, inside[:-1] & inside[1:]] / 2
+    return np.concatenate([paths[:, :, inside], halfway], 2)
+
+
+def _stamp(images: Floats, rows: Ints, centres: Floats, radius: float) -> None:
+    """Draw discs of *radius* pixels at *centres*, ``(M, 2)``, into the images *rows*, ``(M,)``, keeping the brighter value."""
+    reach = int(np.ceil(radius + 0.5))
+    pixels = np.arange(-reach, reach + 1)
+    corner = np.floor(centres).astype(np.int64)
+    x, y = (corner[:, axis, None] + pixels for axis in (0, 1))
+    dx, dy = (where + np.float32(0.5) - centres[:, axis, None] for axis, where in ((0, x), (1, y)))
+    light = np.clip(np.float32(radius + 0.5) - np.sqrt((dx * dx)[:, None, :] + (dy * dy)[:, :, None]), 0, 1)
+    side = images.shape[1]
+    where = (rows[:, None, None] * side + np.clip(y, 0, side - 1)[:, :, None]) * side + np.clip(x, 0, side - 1)[:, None, :]
+    lit = light > 0
+    np.maximum.at(images.reshape(-1), where[lit], light[lit])

@@ -1,0 +1,140 @@
+"""Decoded folders are kept on disk: decoded once, anew when the folder changes, and never believed when broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from nasattn.errors import TaskError
+from nasattn.tasks import Split, TaskRequest, load_task
+from nasattn.tasks.images import Images
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes, 6 images to train on and 2 to validate on."""
+    for split, count in (("train", 3), ("val", 1)):
+        for name, grey in (("cat", 10), ("dog", 200)):
+            for i in range(count):
+                file = tmp_path / "photos" / split / name / f"{i}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (20, 16), (grey + i, grey, 0)).save(file)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each image that is decoded."""
+    seen: list[int] = []
+    pixels = Images.pixels
+    monkeypatch.setattr(Images, "pixels", lambda self, row, resolution: (seen.append(row), pixels(self, row, resolution))[1])
+    return seen
+
+
+def train(folder: Path, resolution: int = 12, **asked: int) -> Split:
+    split = load_task(str(folder), TaskRequest(resolution, **asked)).train
+    assert isinstance(split, Split)
+    return split
+
+
+def test_a_folder_is_decoded_once(folder: Path, cache: Path, decodings: list[int]) -> None:
+    first = train(folder)
+    assert len(decodings) == 8
+    assert torch.equal(train(folder).images, first.images)
+    assert torch.equal(train(folder, seed=1).images, first.images)  # all of them: every seed shares the file
+    assert len(decodings) == 8
+    assert len(list(cache.glob("*.npy"))) == 2 and not list(cache.glob("*.part"))
+    first.images[0] = 0  # what one process writes stays in it
+    assert train(folder).images[0].any()
+
+
+def test_what_is_asked_for_otherwise_is_decoded(folder: Path, decodings: list[int]) -> None:
+    train(folder)
+    assert train(folder, resolution=10).images.shape == (6, 3, 10, 10)
+    assert len(decodings) == 16
+    few = train(folder, samples=3, seed=5)
+    assert len(few) == 3 and len(decodings) == 19
+    assert ((few.images[:, 0, 0, 0] >= 200).long() == few.labels).all()
+
+
+def test_a_changed_folder_is_decoded_anew(folder: Path, decodings: list[int]) -> None:
+    train(folder)
+    file = folder / "train/cat/0.png"
+    Image.new("RGB", (20, 16), (99, 0, 0)).save(file)
+    assert (train(folder).images[:, 0, 0, 0] == 99).any()
+    times = file.stat()
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    decodings.clear()
+    train(folder)
+    assert len(decodings) == 6
+    (folder / "train/dog/2.png").unlink()
+    assert len(train(folder)) == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing", "half", "other shape"])
+def test_a_broken_file_is_replaced(folder: Path, cache: Path, content: bytes | str) -> None:
+    good = train(folder).images.clone()
+    for file in cache.glob("*.npy"):
+        whole = file.read_bytes()
+        other = whole.replace(b"12, 12)", b"6, 24) ")
+        assert other != whole
+        file.write_bytes(content if isinstance(content, bytes) else whole[: len(whole) // 2] if content == "half" else other)
+    assert torch.equal(train(folder).images, good)
+    assert torch.equal(train(folder).images, good)
+
+
+def test_a_broken_image_leaves_nothing_behind(folder: Path, cache: Path) -> None:
+    (folder / "train/cat/0.png").write_bytes(b"no image")
+    for _ in range(2):
+        with pytest.raises(TaskError, match=f"image {folder}/train/cat/0.png cannot be decoded"):
+            train(folder)
+    assert not list(cache.glob("*.npy")) and not list(cache.glob("*.part"))
+
+
+def test_a_cache_that_cannot_be_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("NASATTN_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="decoded images cannot be kept in .*file .*; set NASATTN_CACHE to a folder that can be written"):
+        assert len(train(folder)) == 6
+
+
+def test_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nasattn.tasks.cache import cache_folder
+
+    monkeypatch.delenv("NASATTN_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert cache_folder() == Path.home() / ".cache/nasattn"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_folder() == Path("/somewhere/nasattn")
+
+
+WORKER = """
+import sys
+from nasattn.tasks import TaskRequest, load_task
+from nasattn.tasks.images import Images
+decoded, pixels = [], Images.pixels
+Images.pixels = lambda self, row, resolution: (decoded.append(row), pixels(self, row, resolution))[1]
+print("ready", flush=True)
+sys.stdin.readline()
+load_task(sys.argv[1], TaskRequest(12))
+print(len(decoded))
+"""
+
+
+def test_workers_that_start_together_decode_once(folder: Path) -> None:
+    command, env = [sys.executable, "-c", WORKER, str(folder)], {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
+    for worker in workers:
+        assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    assert sum(int(worker.communicate()[0]) for worker in workers) == 8
