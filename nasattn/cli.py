@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nasattn import options
+from nasattn import cli_proxy, console, options
 from nasattn.errors import NasattnError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from nasattn.api import Study
 
 app = typer.Typer(
@@ -46,6 +44,7 @@ def search(
     space: options.SpaceOption = None,
     study: options.StudyOption = None,
     task: options.TaskOption = None,
+    recipe: options.RecipeOption = None,
     trials: options.TrialsOption = None,
     time_budget: options.TimeOption = None,
     sampler: options.SamplerOption = None,
@@ -79,6 +78,7 @@ def run(
     file: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one.")],
     study: options.StudyOption = None,
     task: options.TaskOption = None,
+    recipe: options.RecipeOption = None,
     trials: options.TrialsOption = None,
     time_budget: options.TimeOption = None,
     sampler: options.SamplerOption = None,
@@ -131,19 +131,21 @@ def _search(
     config = make_config(settings, where)
     if dry_run:
         figures = plan(config)
-        _out().print_json(json.dumps(figures)) if as_json else _print_pairs(figures)
+        console.out().print_json(json.dumps(figures)) if as_json else console.print_pairs(figures)
         return
-    console = _err() if as_json else _out()
-    with SearchView(console, quiet) as view:
+    printer = console.err() if as_json else console.out()
+    with SearchView(printer, quiet) as view:
         result = run_search(config, default_storage(storage), address=address, fresh=fresh, listener=view)
     if as_json:
-        _out().print_json(json.dumps({"study": result.study, "complete": result.complete, "front": [m.to_dict() for m in result.front]}))
+        console.out().print_json(
+            json.dumps({"study": result.study, "complete": result.complete, "front": [m.to_dict() for m in result.front]})
+        )
     elif not quiet:
-        console.print(front_table(result.front, f"Front of {result.study}", console.width))
+        printer.print(front_table(result.front, f"Front of {result.study}", printer.width))
         if result.note:
-            console.print(f"note: {result.note}", highlight=False)
+            printer.print(f"note: {result.note}", highlight=False)
         if result.front:
-            console.print(f"Export the best: nasattn export {result.study} --best --out DIR", highlight=False)
+            printer.print(f"Export the best: nasattn export {result.study} --best --out DIR", highlight=False)
     if not result.complete:
         raise NasattnError(f"interrupted: run the same command again to continue study {result.study}")
     if not result.front:
@@ -170,8 +172,8 @@ def front(
     elif format is Format.csv:
         print(front_csv(members), end="")
     else:
-        console = _out()
-        console.print(front_table(members, f"Front of {study}", console.width))
+        printer = console.out()
+        printer.print(front_table(members, f"Front of {study}", printer.width))
 
 
 @app.command()
@@ -187,7 +189,7 @@ def studies(storage: options.StorageOption = None, as_json: options.JsonOption =
     if as_json:
         print(json.dumps(summaries, indent=2))
     else:
-        _out().print(studies_table(summaries), shipped_studies_table())
+        console.out().print(studies_table(summaries), shipped_studies_table())
 
 
 @app.command()
@@ -202,9 +204,9 @@ def spaces(
     if as_json:
         print(json.dumps([space_summary(s) for s in loaded], indent=2))
     elif name:
-        _out().print(space_table(loaded[0]))
+        console.out().print(space_table(loaded[0]))
     else:
-        _out().print(spaces_table(loaded))
+        console.out().print(spaces_table(loaded))
 
 
 @app.command()
@@ -217,7 +219,7 @@ def hosts(
 
     if name:
         host = get_host(name)
-        print(json.dumps(host_summary(host), indent=2)) if as_json else _out().print(host_table(host))
+        print(json.dumps(host_summary(host), indent=2)) if as_json else console.out().print(host_table(host))
     else:
         print(json.dumps(list_hosts(), indent=2) if as_json else "\n".join(sorted(list_hosts())))
 
@@ -228,7 +230,7 @@ def attentions(as_json: options.JsonOption = False) -> None:
     from nasattn.report.tables import attention_summaries, attentions_table
 
     summaries = attention_summaries()
-    print(json.dumps(summaries, indent=2)) if as_json else _out().print(attentions_table(summaries))
+    print(json.dumps(summaries, indent=2)) if as_json else console.out().print(attentions_table(summaries))
 
 
 @app.command()
@@ -243,7 +245,7 @@ def show(
 
     opened = _open(study, storage)
     details = trial_details(opened.record, opened.trial(trial))
-    print(json.dumps(details, indent=2, default=str)) if as_json else _print_pairs(details)
+    print(json.dumps(details, indent=2, default=str)) if as_json else console.print_pairs(details)
 
 
 @app.command()
@@ -260,9 +262,9 @@ def export(
     if sum((trial is not None, max_latency is not None, best)) > 1:
         raise UsageError("--trial, --max-latency and --best exclude each other: give one of them")
     exported = _open(study, storage).export(out, trial=trial, max_latency=max_latency, force=force)
-    console = _out()
-    console.print(f"Wrote {exported.folder}: {exported.placement} (weights freshly initialised: train it before use)", highlight=False)
-    console.print("Checked in a clean process: same weights, same outputs.\n")
+    printer = console.out()
+    printer.print(f"Wrote {exported.folder}: {exported.placement} (weights freshly initialised: train it before use)", highlight=False)
+    printer.print("Checked in a clean process: same weights, same outputs.\n")
     print(exported.snippet + "\n")
     print(exported.train)
 
@@ -330,7 +332,7 @@ def latency(
     from nasattn.report.latency import describe_measurement
 
     for each in figures:
-        _print_pairs(describe_measurement(each))
+        console.print_pairs(describe_measurement(each))
 
 
 def _latency_of_space(
@@ -345,11 +347,11 @@ def _latency_of_space(
     _check_deployments(deployments)
     found = []
     for deployed in deployments:
-        with measuring(_err(), deployed["runtime"]) as listener:
+        with measuring(console.err(), deployed["runtime"]) as listener:
             found.append(measure_table(space, storage=storage, held_out=held_out, listener=listener, **deployed))
         if not as_json:
-            console = _out()
-            console.print(latency_table(found[-1], console.width))
+            printer = console.out()
+            printer.print(latency_table(found[-1], printer.width))
     if as_json:
         print(json.dumps([latency_summary(each) for each in found] if len(found) > 1 else latency_summary(found[0]), indent=2))
     if plot is not None:
@@ -365,28 +367,14 @@ def _check_deployments(deployments: list[dict[str, Any]]) -> None:
         Deployment(**deployed)
 
 
+app.command("proxy-report")(cli_proxy.proxy_report)
+app.command("tune-proxy")(cli_proxy.tune_proxy)
+
+
 def _open(study: str, storage: str | None) -> Study:
     from nasattn.api import open_study
 
     return open_study(study, storage)
-
-
-def _out() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 140)
-
-
-def _err() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _print_pairs(pairs: dict[str, Any]) -> None:
-    from nasattn.report.tables import pairs_table
-
-    _out().print(pairs_table(pairs))
 
 
 def main() -> None:

@@ -14,7 +14,12 @@ SpaceOption = Annotated[str | None, typer.Option("--space", help="A shipped spac
 StudyOption = Annotated[
     str | None, typer.Option("--study", help="Name of the study; an existing one is continued. Default: SPACE-TASK-sSEED.")
 ]
-TaskOption = Annotated[str | None, typer.Option("--task", help="cued_digits, digits, torch/NAME, or a folder with train/ and val/.")]
+TaskOption = Annotated[
+    str | None, typer.Option("--task", help="cued_digits, digits, pathfinder, torch/NAME, hfds/NAME, or a folder with train/ and val/.")
+]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="A recipe file: how proxies are reduced and trained (`nasattn tune-proxy` writes one).")
+]
 TrialsOption = Annotated[int | None, typer.Option("--trials", help="Trainings in the study, all in all. Default: 24.")]
 TimeOption = Annotated[str | None, typer.Option("--time-budget", help="Begin no trial after this time: 90s, 30m, 2h.")]
 SamplerOption = Annotated[str | None, typer.Option("--sampler", help="random, tpe, nsga2, nsga3 or gp. Default: tpe.")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from nasattn.report.latency import check_picture
 
 if TYPE_CHECKING:
     from nasattn.proxy.agreement import Agreement, Estimate, PredictorAgreement
+    from nasattn.search.tune_proxy import Tuned
 
 CEILING = "seed to seed"
 WIDE = 125  # columns from which every correlation has its interval
@@ -150,3 +153,40 @@ def plot_agreement(found: Agreement, path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     taus.tick_params(axis="y", labelsize=9, length=0)
     figure.savefig(path, dpi=150)
+
+
+def tuned_summary(found: Tuned) -> dict[str, Any]:
+    """What `tune-proxy` tried, as plain data for JSON."""
+    return {
+        "study": found.study,
+        "limit": found.limit,
+        "best": found.best.study if found.best else None,
+        "candidates": [
+            {
+                "study": c.study,
+                "fidelity": c.fidelity.to_dict(),
+                "seconds": c.seconds if math.isfinite(c.seconds) else None,
+                "within": c.within,
+                "tau": asdict(c.agreement.proxy.tau) if c.agreement else None,
+            }
+            for c in found.candidates
+        ],
+    }
+
+
+def tuned_table(found: Tuned) -> Table:
+    """A row a fidelity, as tried; the best is bold."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left", caption_justify="left")
+    table.title = Text(f"fidelities for {found.study}, at most {found.limit:g} s a training")
+    for name in ("width", "blocks", "pixels", "images", "epochs", "seconds", "tau"):
+        table.add_column(name, justify="right")
+    for c in found.candidates:
+        f = c.fidelity
+        shown = _interval(c.agreement.proxy.tau) if c.agreement else "-"
+        seconds = f"{c.seconds:.1f}{'' if c.within else ' (too slow)'}"
+        row = (f"{f.width:g}", str(f.blocks), str(f.resolution), str(f.samples or "all"), str(f.epochs), seconds, shown)
+        table.add_row(*row, style="bold" if c is found.best else None)
+    table.caption = Text(
+        "the first is the study's own; the best of several estimates is a little too high, most of all where their intervals overlap"
+    )
+    return table

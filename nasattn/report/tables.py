@@ -208,7 +208,6 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
     """Everything known of one trial."""
     from nasattn.hosts import get_host
 
-    width, blocks = trial.fidelity["width"], trial.fidelity["blocks"]
     host = get_host(study.config["space"]["host"])
     latency = trial.latency
     details: dict[str, Any] = {
@@ -216,7 +215,7 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
         "trial": trial.trial,
         "state": trial.state,
         "placement": trial.placement,
-        "proxy placement": f"{host.proxy_placement(trial.placement, width, blocks)} (numbers of groups times the width {width:g}, so that each group keeps its channels)",
+        "proxy placement": _proxy_placement(host, trial, study.config["recipe"].get("pretrained", "")),
         "accuracy": trial.accuracy,
         "latency": f"{latency.ms:.2f} ms, {latency.ratio:.3f}x ({latency.ratio_low:.3f} to {latency.ratio_high:.3f}) of the plain {latency.baseline_ms:.2f} ms" if latency else None,
         "latency found by": _found_by(latency) if latency else None,
@@ -233,6 +232,14 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
         "error": trial.error,
     }  # fmt: skip
     return details
+
+
+def _proxy_placement(host: Host, trial: EvaluationRecord, pretrained: str) -> str:
+    if pretrained:
+        return f"{trial.placement}, in the host itself with the weights {pretrained}"
+    width, blocks = trial.fidelity["width"], trial.fidelity["blocks"]
+    rule = f"numbers of groups times the width {width:g}, so that each group keeps its channels"
+    return f"{host.proxy_placement(trial.placement, width, blocks)} ({rule})"
 
 
 def _curve_line(point: dict[str, float]) -> str:

@@ -124,14 +124,15 @@ def check_buildable(config: StudyConfig) -> None:
         placement = Placement(tuple(t[min(row, len(t) - 1)] for t in config.space.tokens))
         try:
             host.build(placement, device="meta")
-            host.build_proxy(
-                placement,
-                width=fidelity.width,
-                blocks=fidelity.blocks,
-                stem_stride=fidelity.stem_stride,
-                num_classes=10,
-                device="meta",
-            )
+            if not config.recipe.pretrained:
+                host.build_proxy(
+                    placement,
+                    width=fidelity.width,
+                    blocks=fidelity.blocks,
+                    stem_stride=fidelity.stem_stride,
+                    num_classes=10,
+                    device="meta",
+                )
         except (RuntimeError, ValueError, TypeError) as error:
             raise UsageError(
                 f"{config.space.where('stages')}: {placement} cannot be built on {host.name} or its proxy of width {fidelity.width:g}: {error}"
@@ -141,6 +142,8 @@ def check_buildable(config: StudyConfig) -> None:
 def alike_in_proxy(config: StudyConfig) -> str:
     """A line that says which choices the proxies of this fidelity cannot tell apart; empty where there are none."""
     host, fidelity = get_host(config.space.host), config.fidelity
+    if config.recipe.pretrained:  # the proxies are the host itself
+        return ""
     slots = host.proxy_stages(fidelity.width, fidelity.blocks)
     lost = []
     for number, (tokens, offered, blocks) in enumerate(zip(config.space.tokens, slots, host.blocks, strict=True), start=1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from nasattn.config import read_yaml
 from nasattn.errors import StudyError, UsageError, did_you_mean
 from nasattn.latency import Deployment, check_device
 from nasattn.proxy import Fidelity, ProxyJob, Recipe
+from nasattn.proxy.defaults import default_settings
+from nasattn.proxy.recipe_file import read_recipe_file
 from nasattn.search.limits import UNITS, Limit
 from nasattn.search.samplers import SAMPLERS
 from nasattn.space import SearchSpace, load_space
@@ -84,8 +86,11 @@ class StudyConfig:
         if Path(self.task).is_dir() and self.task not in list_tasks():
             # the same folder from wherever the study is continued, and for workers, which run elsewhere
             object.__setattr__(self, "task", str(Path(self.task).resolve()))
+        if Path(self.recipe.pretrained).is_file():
+            object.__setattr__(self, "recipe", self.recipe.changed(pretrained=str(Path(self.recipe.pretrained).resolve())))
         if not self.name:
-            task = Path(self.task).name or "folder"
+            kind, _, parameter = self.task.partition("/")
+            task = f"{kind}-{parameter}" if parameter and kind in list_tasks() else Path(self.task).name or "folder"
             object.__setattr__(self, "name", f"{self.space.name}-{task}-s{self.seed}")
 
     def identity(self) -> dict[str, Any]:
@@ -176,8 +181,11 @@ def read_study_file(path: Path) -> dict[str, Any]:
             raise StudyError(f"{path}: unknown key {key!r}; {did_you_mean(str(key), STUDY_KEYS)}allowed: {', '.join(STUDY_KEYS)}")
     if not data.get("space"):
         raise StudyError(f"{path}: key 'space' is missing; name a space or a space file")
+    if isinstance(data.get("recipe"), str):  # a file, beside this one or as seen from where we are
+        beside = path.parent / data["recipe"]
+        data["recipe"] = str(beside if beside.is_file() else data["recipe"])
     for key in ("fidelity", "recipe", "deployment"):
-        if not isinstance(data.get(key, {}), dict):
+        if not isinstance(data.get(key, {}), (dict, str) if key == "recipe" else dict):
             raise StudyError(f"{path}: {key} must be a mapping, got {data[key]!r}")
     return data
 
@@ -190,10 +198,8 @@ def make_config(settings: dict[str, Any], where: str = "") -> StudyConfig:
     """
     given = {k: v for k, v in settings.items() if v is not None and k != "description"}
     space = load_space(str(given.pop("space")))
-    changes: dict[str, Any] = {
-        "fidelity": Fidelity.from_dict(given.pop("fidelity", {}), where=f"{where}fidelity: "),
-        "recipe": Recipe.from_dict(given.pop("recipe", {}), where=f"{where}recipe: "),
-    }
+    fidelity, recipe = _proxy_settings(given, where)
+    changes: dict[str, Any] = {"fidelity": fidelity, "recipe": recipe}
     if "study" in given:
         changes["name"] = str(given.pop("study"))
     changes["limits"] = {cost: Limit.parse(cost, str(given.pop(f"max_{cost}"))) for cost in UNITS if f"max_{cost}" in given}
@@ -204,6 +210,23 @@ def make_config(settings: dict[str, Any], where: str = "") -> StudyConfig:
     if "time_budget" in given:
         changes["time_budget"] = parse_duration(str(given.pop("time_budget")))
     return StudyConfig(space=space, **changes, **given)
+
+
+def _proxy_settings(given: dict[str, Any], where: str) -> tuple[Fidelity, Recipe]:
+    """Fidelity and recipe: what is given, else what a recipe file gives, else the task's defaults."""
+    fidelity, recipe = given.pop("fidelity", {}), given.pop("recipe", {})
+    if isinstance(recipe, str):
+        from_file, recipe = read_recipe_file(recipe)
+        fidelity = {**from_file, **fidelity}
+    Fidelity.from_dict(fidelity, where=f"{where}fidelity: ")
+    chosen = Recipe.from_dict(recipe, where=f"{where}recipe: ")
+    task, device = str(given.get("task", StudyConfig.task)), str(given.get("device", "cpu"))
+    usual_fidelity, usual_recipe = default_settings(task, device, pretrained=bool(chosen.pretrained))
+    if chosen.pretrained and fidelity.get("width", 1) != 1:
+        raise UsageError(
+            f"{where}fidelity: width must be 1 with pretrained weights, got {fidelity['width']}: they fit the whole host only; leave width out"
+        )
+    return replace(usual_fidelity, **fidelity), replace(usual_recipe, **recipe)
 
 
 def parse_duration(text: str) -> float:

@@ -46,3 +46,16 @@ class Slow(Scripted):
 
 def start_slow(job: ProxyJob, task: str, identity: str) -> Slow:
     return Slow(job)
+
+
+class Truthful(Scripted):
+    """A trial whose accuracy belongs to its placement alone: the truth is known."""
+
+    def step(self) -> TrainingReport:
+        self.epoch = self.job.fidelity.epochs
+        number = sum((i + 1) * ord(c) for i, c in enumerate(self.job.placement)) * 2654435761 % 1000
+        return TrainingReport(self.epoch, 1.0, 0.2 + number / 2000, 0.1)
+
+
+def start_truthful(job: ProxyJob, task: str, identity: str) -> Truthful:
+    return Truthful(job)

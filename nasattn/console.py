@@ -1,0 +1,30 @@
+"""Where the command line prints: stdout for results, stderr for what accompanies them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def out() -> Console:
+    """Results; 140 columns where it is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 140)
+
+
+def err() -> Console:
+    """Notes and progress."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def print_pairs(pairs: dict[str, Any]) -> None:
+    """Names and values as a table."""
+    from nasattn.report.tables import pairs_table
+
+    out().print(pairs_table(pairs))

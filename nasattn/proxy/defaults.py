@@ -1,0 +1,40 @@
+"""What a proxy of a task is when nobody says otherwise: minutes of a CPU, or hours of a GPU."""
+
+from __future__ import annotations
+
+from nasattn.proxy.fidelity import Fidelity, Recipe
+
+_PHOTOGRAPHS = Recipe(batch_size=64, lr=0.004, weight_decay=0.02, label_smoothing=0.1, flip=True)
+
+
+def default_settings(task: str, device: str, pretrained: bool = False) -> tuple[Fidelity, Recipe]:
+    """The fidelity and the recipe of proxies of *task* on *device*.
+
+    On a CPU a training takes some seconds to a minute. On CUDA proxies are wider and deeper and train longer; resolution goes
+    last, since what attention is good for is spatial. With *pretrained* the proxy is the whole host.
+
+    Args:
+        task: As a user names it.
+        device: ``cpu`` or ``cuda``.
+        pretrained: The proxy starts from pretrained weights.
+    """
+    fidelity, recipe = _on_cpu(task.partition("/")[0], task)
+    if pretrained:
+        return fidelity.changed(width=1.0, resolution=max(fidelity.resolution, 96), epochs=1), recipe.changed(lr=0.002)
+    if device == "cuda":
+        fidelity = fidelity.changed(width=0.25, blocks=2, epochs=4 * fidelity.epochs)
+        return (fidelity.changed(samples=50_000, val_samples=10_000), recipe) if recipe.flip else (fidelity, recipe)
+    return fidelity, recipe
+
+
+def _on_cpu(kind: str, task: str) -> tuple[Fidelity, Recipe]:
+    match kind:
+        case "cued_digits":
+            return Fidelity(), Recipe()
+        case "digits":
+            return Fidelity(stem_stride=1, resolution=16, epochs=6), Recipe()
+        case "pathfinder":
+            return Fidelity(resolution=32, samples=16_000, epochs=3), Recipe()
+    if task.startswith(("torch/cifar", "hfds/cifar")):
+        return Fidelity(stem_stride=1, resolution=32, samples=10_000, epochs=3), _PHOTOGRAPHS.changed(crop=4)
+    return Fidelity(resolution=64, samples=8_000, epochs=3), _PHOTOGRAPHS.changed(crop=8)

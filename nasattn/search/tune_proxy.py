@@ -1,0 +1,244 @@
+"""Finding the recipe: which fidelity ranks placements most like long runs, at a given time per training.
+
+As Accel-NASBench does (arXiv 2404.08005), the fidelity itself is searched: each candidate trains the placements of a study's
+proxy report, and its tau with their long runs is what counts.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+
+from nasattn.attention import Placement
+from nasattn.errors import NasattnError, StudyError, UsageError
+from nasattn.hosts import get_host
+from nasattn.proxy import Fidelity, ProxyTraining
+from nasattn.proxy.agreement import Agreement, agree
+from nasattn.proxy.recipe_file import write_recipe_file
+from nasattn.search.cluster import quiet_libraries, ray_cluster
+from nasattn.search.driver import check_buildable, default_workers
+from nasattn.search.events import Event
+from nasattn.search.proxy_report import accuracy_of, completed, evaluate, stored_proxy_report
+from nasattn.search.study import StudyConfig
+from nasattn.store import Store
+from nasattn.tasks import load_task
+
+if TYPE_CHECKING:
+    from nasattn.search.worker import Start
+
+TIMED_STEPS = 12
+TRIES = 200  # suggestions, most of which cost too much or are tried already
+WIDTHS = (0.0625, 0.125, 0.1875, 0.25, 0.5)
+BLOCKS = (1, 2, 3)
+SCALES = (0.5, 0.75, 1.0, 1.5)  # of the study's own resolution and samples
+EPOCHS = (1, 2, 3, 4, 6, 8)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fidelity that was tried.
+
+    Attributes:
+        fidelity: The candidate.
+        study: The study of its trainings.
+        seconds: Median training time of a placement.
+        agreement: With the long runs; None when too few trainings finished.
+        within: Whether the time is within the limit.
+    """
+
+    fidelity: Fidelity
+    study: str
+    seconds: float
+    agreement: Agreement | None
+    within: bool
+
+    @property
+    def tau(self) -> float:
+        """Kendall's tau-b with the long runs; -1 when there is none."""
+        value = self.agreement.proxy.tau.value if self.agreement else None
+        return -1.0 if value is None else value
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was tried, in order, and the best within the limit; None when none was."""
+
+    study: str
+    limit: float
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate | None:
+        """The candidate of the highest tau within the limit; of equal ones the cheapest."""
+        within = [c for c in self.candidates if c.within and c.agreement is not None]
+        return max(within, key=lambda c: (round(c.tau, 6), -c.seconds), default=None)
+
+
+def tune_proxy(
+    store: Store,
+    study: str,
+    seconds: float,
+    out: Path,
+    *,
+    candidates: int = 8,
+    workers: int | None = None,
+    address: str | None = None,
+    listener: Callable[[Event], None] | None = None,
+    start: Start | None = None,
+) -> Tuned:
+    """Search the fidelity with the highest tau under *seconds* per training, and write it to *out* as a recipe file.
+
+    Args:
+        store: The database.
+        study: One with a proxy report, whose long runs are the truth.
+        seconds: What a training may take (median over the placements).
+        out: The recipe file.
+        candidates: How many fidelities are tried, the study's own first.
+        workers: Trainings at once; by default one per CPU or GPU.
+        address: A Ray cluster to join; None starts Ray on this machine.
+        listener: Called with every event.
+        start: What a worker does with a trial; the default trains the proxy.
+
+    Raises:
+        StudyError: The study has no proxy report.
+        UsageError: A number is too small.
+        NasattnError: The trainings were interrupted (the same call continues them), or no candidate is within the limit.
+    """
+    if not seconds > 0 or candidates < 1:
+        raise UsageError(f"seconds must be above 0 and candidates at least 1, got {seconds} and {candidates}")
+    config = replace(StudyConfig.from_stored(store.study(study)), workers=workers)
+    report = stored_proxy_report(store, study)
+    if report is None:
+        raise StudyError(
+            f"study {study!r} has no proxy report, whose long runs tell what is true: run `nasattn proxy-report {study}` first"
+        )
+    truth = _Truth(store, study, report.agreement)
+    tried: list[Candidate] = []
+    quiet_libraries()
+    with ray_cluster(address, workers or default_workers(config)):
+        for fidelity in _Suggestions(config, seconds, tried):
+            name = f"{study}-tune-{_digest(fidelity)}"
+            candidate = replace(config, name=name, fidelity=fidelity, trials=len(truth.placements), sampler="random")
+            evaluate(store, candidate, [Placement.parse(p) for p in truth.placements], listener, start)
+            tried.append(truth.judge(candidate, seconds))
+            if len(tried) >= candidates:
+                break
+    tuned = Tuned(study, seconds, tuple(tried))
+    if tuned.best is None:
+        fastest = f"; the fastest tried took {min(c.seconds for c in tried):.1f} s" if tried else ""
+        raise NasattnError(f"no fidelity that was tried trains within {seconds:g} s and ranks anything{fastest}: allow more by --seconds")
+    _write(out, tuned, config)
+    return tuned
+
+
+class _Truth:
+    """The long runs of a proxy report."""
+
+    def __init__(self, store: Store, study: str, agreement: Agreement) -> None:
+        self.store = store
+        self.placements = [p.placement for p in agreement.points]
+        self.long = np.array([[np.nan if v is None else v for v in p.long_runs] for p in agreement.points])
+        self.latency = np.array([p.latency_ratio for p in agreement.points])
+        known = {t.placement: t for t in completed(store, study)}
+        self.params = np.array([float(known[p].params) for p in self.placements])
+
+    def judge(self, config: StudyConfig, limit: float) -> Candidate:
+        """What the trainings of the study *config* say, once they are all there."""
+        found = accuracy_of(self.store, config.name)
+        times = [e.seconds for e in self.store.evaluations(config.name, state="COMPLETE") if e.seconds]
+        proxy = np.array([found.get(p, np.nan) for p in self.placements])
+        try:
+            agreement = agree(self.placements, proxy, self.long, self.latency, {"params": self.params})
+        except UsageError:  # too few finished
+            agreement = None
+        median = statistics.median(times) if times else float("inf")
+        return Candidate(config.fidelity, config.name, median, agreement, median <= limit)
+
+
+class _Suggestions:
+    """Fidelities to try: the study's own, then Optuna's, where a short timing of the plain host says that they fit the limit."""
+
+    def __init__(self, config: StudyConfig, limit: float, tried: list[Candidate]) -> None:
+        self.config, self.limit, self.tried = config, limit, tried
+        self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=4))
+
+    def __iter__(self) -> Any:
+        seen = {self.config.fidelity}
+        yield self.config.fidelity
+        for _ in range(TRIES):
+            trial = self.study.ask()
+            fidelity = self._fidelity(trial)
+            if fidelity in seen or not self._fits(fidelity):
+                self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                continue
+            seen.add(fidelity)
+            yield fidelity
+            self.study.tell(trial, self.tried[-1].tau)
+
+    def _fidelity(self, trial: optuna.Trial) -> Fidelity:
+        own = self.config.fidelity
+        resolution = own.resolution * trial.suggest_categorical("resolution", SCALES)
+        samples = (own.samples or 8000) * trial.suggest_categorical("samples", SCALES)
+        return replace(
+            own,
+            width=trial.suggest_categorical("width", WIDTHS),
+            blocks=trial.suggest_categorical("blocks", BLOCKS),
+            epochs=trial.suggest_categorical("epochs", EPOCHS),
+            resolution=max(8, 8 * round(resolution / 8)),
+            samples=round(samples),
+        )
+
+    def _fits(self, fidelity: Fidelity) -> bool:
+        """Whether the plain host can be trained within the limit, and the whole space be built; attentions are timed by their trainings."""
+        candidate = replace(self.config, fidelity=fidelity)
+        try:
+            check_buildable(candidate)
+            return estimated_seconds(candidate) <= self.limit
+        except NasattnError:  # such as a resolution too small for the task
+            return False
+
+
+def estimated_seconds(config: StudyConfig) -> float:
+    """How long the plain proxy of *config* trains, from a few steps of it."""
+    few = replace(config.fidelity, samples=config.recipe.batch_size * TIMED_STEPS, val_samples=100, epochs=1, rungs=1)
+    plain = str(get_host(config.space.host).plain())
+    task = load_task(
+        config.task, replace(config.task_request(), samples=few.samples, val_samples=few.val_samples, resolution=few.resolution)
+    )
+    training = ProxyTraining(replace(config, fidelity=few).job(plain), task)
+    training.step()
+    begun = time.perf_counter()
+    again = ProxyTraining(replace(config, fidelity=few).job(plain), task)
+    again.step()
+    per_image = (time.perf_counter() - begun) / (few.samples or 1)
+    return per_image * (config.fidelity.samples or 8000) * config.fidelity.epochs
+
+
+def _digest(fidelity: Fidelity) -> str:
+    f = fidelity
+    return f"w{f.width:g}-b{f.blocks}-r{f.resolution}-n{f.samples}-e{f.epochs}"
+
+
+def _write(out: Path, tuned: Tuned, config: StudyConfig) -> None:
+    best = tuned.best
+    assert best is not None and best.agreement is not None
+    how = {
+        "study": tuned.study,
+        "task": config.task,
+        "space": config.space.name,
+        "placements": len(best.agreement.points),
+        "tau": asdict(best.agreement.proxy.tau),
+        "seconds": round(best.seconds, 1),
+        "limit": tuned.limit,
+        "tried": len(tuned.candidates),
+    }
+    write_recipe_file(
+        out, best.fidelity, config.recipe, how, "Found by nasattn tune-proxy: the highest tau with long runs within the limit"
+    )

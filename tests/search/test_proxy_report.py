@@ -1,0 +1,183 @@
+"""The proxy report and the tuning of proxies, on real Ray and SQLite; only the training is scripted, so that the truth is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasattn.errors import NasattnError, StudyError, UsageError
+from nasattn.proxy import TrainingReport
+from nasattn.proxy.recipe_file import read_recipe_file
+from nasattn.search.driver import run_search
+from nasattn.search.proxy_report import run_proxy_report, stored_proxy_report
+from nasattn.search.study import make_config
+from nasattn.search.tune_proxy import tune_proxy
+from nasattn.store import Store
+from tests.search.workers import Scripted, start_truthful
+
+SPACE = """
+host: nasattn_resnet18
+stages:
+  1: {none: , se: , eca: }
+  2: {none: , sge: {groups: [16, 32]}}
+  3: {none: }
+  4: {none: , ela_t: , se: }
+"""
+TINY = {"samples": 64, "val_samples": 32, "resolution": 24, "epochs": 1, "blocks": 1, "rungs": 1}
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple[Store, str]:
+    """A study of ten placements."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "small.yaml").write_text(SPACE)
+    url = f"sqlite:///{folder / 'studies.db'}"
+    settings: dict[str, Any] = {"fidelity": TINY, "deployment": {"resolution": 64}, "latency_seconds": 0.2, "trials": 10}
+    config = make_config({"space": str(folder / "small.yaml"), "study": "s", "sampler": "random", **settings})
+    run_search(config, url, start=start_truthful)
+    return Store(url), url
+
+
+@pytest.fixture(scope="module")
+def report(studied: tuple[Store, str]) -> Any:
+    return run_proxy_report(studied[0], "s", placements=8, longer=3, seeds=2, start=start_truthful)
+
+
+def test_placements_are_trained_longer_with_other_seeds_on_held_out_images(studied: tuple[Store, str], report: Any) -> None:
+    store, _ = studied
+    assert report.long_runs == ("s-x3-s1", "s-x3-s2")
+    for number, name in enumerate(report.long_runs, start=1):
+        config = store.study(name).config
+        assert (config["fidelity"]["epochs"], config["seed"], config["held_out"]) == (3, number, True)
+        assert store.study("s").config["fidelity"]["epochs"] == 1 and "held_out" not in store.study("s").config
+        trials = store.evaluations(name)
+        assert [t.state for t in trials] == ["COMPLETE"] * 8
+        assert len({t.placement for t in trials}) == 8
+
+
+def test_the_ranking_that_the_script_makes_is_found(report: Any) -> None:
+    """Scripted: long runs order placements as the proxy does, up to one swap; parameters say nothing of it."""
+    agreement = report.agreement
+    assert len(agreement.points) == 8 and agreement.seeds == 2 and agreement.dropped == 0
+    assert agreement.proxy.tau.value == pytest.approx(1.0)
+    assert agreement.ceiling.value == pytest.approx(1.0)
+    assert agreement.proxy.regret == 0
+    assert [o.name for o in agreement.others] == ["params", "macs", "latency", "grad_norm", "naswot"]
+    assert all(o.tau.value is not None and o.tau.value < 1 for o in agreement.others)
+
+
+def test_it_is_stored_and_not_trained_again(studied: tuple[Store, str], report: Any) -> None:
+    store, _ = studied
+    assert stored_proxy_report(store, "s") == report
+    before = {name: len(store.evaluations(name)) for name in report.long_runs}
+    assert run_proxy_report(store, "s", placements=8, longer=3, seeds=2, start=fails).agreement == report.agreement
+    assert {name: len(store.evaluations(name)) for name in report.long_runs} == before
+
+
+def fails(*job: Any) -> Any:
+    raise AssertionError("nothing is to be trained")
+
+
+def test_a_placement_that_fails_is_left_out_and_counted(studied: tuple[Store, str], report: Any) -> None:
+    found = run_proxy_report(studied[0], "s", placements=8, longer=2, seeds=2, start=start_failing_eca)
+    lost = sum(p.placement.startswith("eca") for p in report.agreement.points)
+    assert lost > 0 and found.agreement.dropped == lost
+
+
+def start_failing_eca(job: Any, task: str, identity: str) -> Scripted:
+    return FailingEca(job)
+
+
+class FailingEca(Scripted):
+    """eca raises, the others are ordered by their names."""
+
+    def step(self) -> TrainingReport:
+        if self.fate == "eca":
+            raise RuntimeError("the attention fell over")
+        return start_truthful(self.job, "", "").step()
+
+    @property
+    def done(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"placements": 3}, "placements must be at least 8, got 3"),
+        ({"longer": 1}, "longer must be at least 2, got 1"),
+        ({"seeds": 1}, "seeds must be at least 2, got 1"),
+    ],
+)
+def test_too_small_numbers(studied: tuple[Store, str], arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run_proxy_report(studied[0], "s", **arguments)  # type: ignore[arg-type]
+
+
+def test_too_few_trials(tmp_path: Path, ray_session: None) -> None:
+    (tmp_path / "small.yaml").write_text(SPACE)
+    url = f"sqlite:///{tmp_path / 'few.db'}"
+    settings: dict[str, Any] = {"fidelity": TINY, "deployment": {"resolution": 64}, "latency_seconds": 0.2, "trials": 2}
+    run_search(make_config({"space": str(tmp_path / "small.yaml"), "study": "few", **settings}), url, start=start_truthful)
+    with pytest.raises(StudyError, match="study 'few' has 2 completed placements with a latency; a report needs at least 8"):
+        run_proxy_report(Store(url), "few")
+    with pytest.raises(StudyError, match="no proxy report, whose long runs tell what is true"):
+        tune_proxy(Store(url), "few", 10, tmp_path / "out.yaml")
+
+
+def test_tuning_takes_the_best_within_the_time_and_writes_it(studied: tuple[Store, str], report: Any, tmp_path: Path) -> None:
+    """Scripted: more epochs rank better; a training takes a second an epoch, so four epochs are the most that fit."""
+    out = tmp_path / "recipe.yaml"
+    tuned = tune_proxy(studied[0], "s", 4.5, out, candidates=4, start=start_learning)
+    assert len(tuned.candidates) == 4
+    assert tuned.candidates[0].fidelity == tuned.candidates[0].fidelity.from_dict(studied[0].study("s").config["fidelity"])
+    best = tuned.best
+    assert best is not None and best.within and best.seconds <= 4.5
+    assert best.tau == max(c.tau for c in tuned.candidates if c.within)
+    assert best.tau > tuned.candidates[0].tau or best is tuned.candidates[0]
+    fidelity, recipe = read_recipe_file(out)
+    assert fidelity == best.fidelity.to_dict()
+    used = make_config({"space": "resnet18_stages", "recipe": str(out)})
+    assert used.fidelity == best.fidelity and used.recipe.to_dict() == recipe
+    assert make_config({"space": "resnet18_stages", "recipe": str(out), "fidelity": {"epochs": 9}}).fidelity.epochs == 9
+
+
+def start_learning(job: Any, task: str, identity: str) -> Scripted:
+    return Learning(job)
+
+
+class Learning(Scripted):
+    """A training of a second an epoch whose ranking is the truth's from three epochs on, and mixed up before."""
+
+    def step(self) -> TrainingReport:
+        self.epoch = self.job.fidelity.epochs
+        truth = start_truthful(self.job, "", "").step().accuracy
+        mixed = (sum(map(ord, self.job.placement)) * 7919 % 101) / 500
+        return TrainingReport(self.epoch, 1.0, truth if self.epoch >= 3 else mixed, float(self.epoch))
+
+
+def test_nothing_fits(studied: tuple[Store, str], report: Any, tmp_path: Path) -> None:
+    with pytest.raises(NasattnError, match=r"no fidelity that was tried trains within 0\.5 s .*allow more by --seconds"):
+        tune_proxy(studied[0], "s", 0.5, tmp_path / "none.yaml", candidates=1, start=start_learning)
+    assert not (tmp_path / "none.yaml").exists()
+
+
+def test_the_command_shows_what_is_stored(
+    studied: tuple[Store, str], report: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nasattn.cli import _run
+
+    picture = tmp_path / "trust.png"
+    assert _run(["proxy-report", "s", "--stored", "--storage", studied[1], "--plot", str(picture)]) == 0
+    shown = capsys.readouterr().out
+    for part in ("proxy", "seed to seed", "params", "macs", "latency", "grad_norm", "naswot", "ranks better than", "Long runs: 3 times"):
+        assert part in shown
+    assert picture.stat().st_size > 10_000
+    assert _run(["proxy-report", "s", "--stored", "--storage", studied[1], "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["proxy"]["tau"]["value"] == pytest.approx(1.0) and values["better"] is True
+    assert _run(["proxy-report", "s-x3-s1", "--stored", "--storage", studied[1]]) == 2
+    assert "has no proxy report yet: run `nasattn proxy-report s-x3-s1`" in capsys.readouterr().err
