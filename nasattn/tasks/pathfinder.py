@@ -26,8 +26,8 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-TRAIN_SAMPLES, VAL_SAMPLES = 10_000, 2_000
-DASHES, FEWEST, MOST = 5, 3, 16
+TRAIN_SAMPLES, VAL_SAMPLES = 16_000, 2_000
+DASHES, FEWEST, MOST = 4, 3, 16
 CHUNK = 250  # images drawn at once
 CANDIDATES = 512  # pairs of main paths drawn at once
 PLACES = 6  # tried for each pair

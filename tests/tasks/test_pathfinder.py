@@ -44,7 +44,7 @@ def finer(paths: np.ndarray) -> np.ndarray:
 def test_different_paths_keep_their_distance(shape: PathShape, layouts: Layouts) -> None:
     """Twice the gap between two dashes of one path, at all points of the continuous curves; so the nearest dash ahead is the path's own."""
     assert shape.clearance >= 1.9 * shape.gap
-    for i in range(300):
+    for i in range(100):
         paths = [*layouts.main[i], *layouts.distractors[i][layouts.placed[i]]]
         curves = [finer(path[None])[0] for path in paths]
         for a in range(len(curves)):
@@ -68,7 +68,7 @@ def test_markers_are_at_the_ends_that_the_label_says(shape: PathShape, layouts: 
     assert (found.all(2).any(1) == (layouts.labels == 1)).all()
     inside = np.concatenate([layouts.main.reshape(-1), layouts.distractors[layouts.placed].reshape(-1)])
     assert inside.min() > 0.05 and inside.max() < 0.95
-    assert layouts.placed.mean() > 0.4
+    assert layouts.placed.sum(1).mean() > 0.7
 
 
 def score(features: np.ndarray, labels: np.ndarray, kind: str) -> float:
@@ -116,7 +116,7 @@ def test_dashes_and_gaps_can_be_seen(shape: PathShape) -> None:
             assert along[(phase == 8)].mean() < 90  # the middle of a gap
 
 
-@pytest.mark.parametrize(("name", "resolution"), [("pathfinder", 48), ("pathfinder/3", 32), ("pathfinder/9", 72), ("pathfinder/14", 112)])
+@pytest.mark.parametrize(("name", "resolution"), [("pathfinder", 32), ("pathfinder/3", 32), ("pathfinder/9", 72), ("pathfinder/14", 112)])
 def test_difficulties(name: str, resolution: int) -> None:
     task = load(name, resolution)
     assert (task.name, task.classes, task.in_chans, len(task.train), len(task.val)) == (name, ("apart", "connected"), 3, 20, 10)
@@ -153,9 +153,9 @@ def test_every_split_and_seed_has_images_of_its_own() -> None:
 def test_all_there_is_in_time() -> None:
     load()
     started = time.process_time()
-    task = load_task("pathfinder", TaskRequest(48))
-    assert (len(task.train), len(task.val)) == (10_000, 2_000)
-    assert time.process_time() - started < 12
+    task = load_task("pathfinder", TaskRequest(32))
+    assert (len(task.train), len(task.val)) == (16_000, 2_000)
+    assert time.process_time() - started < 18  # a millisecond each
 
 
 @pytest.mark.parametrize("parameter", ["", "x", "2", "17", "-5", "5.0", "5/3", "²", "99999999999999999999"])
