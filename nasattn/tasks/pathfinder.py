@@ -5,9 +5,9 @@ After Linsley et al. 2018, "Learning long-range spatial dependencies with horizo
 a disc on each of two ends: of one main path ("connected") or of both ("apart").
 
 Nothing short of following the path must give the class away. So every layout is one in which a connected pair of ends
-and an apart pair look alike from the ends: they lie equally far apart, and the paths leave them at similar angles. The
-class is then drawn for a finished layout and only moves the discs. Different paths keep a distance well above the gap
-between two dashes of one path, so that the nearest dash ahead is always the path's own.
+and an apart pair look alike from the ends: they lie equally far from each other, from the borders and from the centre, and
+the paths leave them at similar angles. The class is then drawn for the finished layout and only moves the discs. Different
+paths keep twice the distance of two dashes of one path, so that the nearest dash ahead is always the path's own.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TURN, SWING = 3.0, 0.5
 SAME_DISTANCE, SAME_PLACE, SAME_BEARING = 0.015, 0.06, 0.25
 
 
-@register_task("pathfinder", parameter=f"the number of dashes of a main path, {FEWEST} to {MOST}")
+@register_task("pathfinder", takes_parameter=True)
 def pathfinder(request: TaskRequest, parameter: str | None = None) -> Task:
     """Generate the task: classes "apart" and "connected", grey images ``(3, R, R)`` with three equal channels.
 
@@ -61,7 +61,8 @@ def pathfinder(request: TaskRequest, parameter: str | None = None) -> Task:
 
     Args:
         request: What is asked for.
-        parameter: Number of dashes of each main path; more make longer detours, nearer neighbours and more distractors.
+        parameter: Number of dashes of each main path, as ``pathfinder/9``. The paths stay as long: more dashes make finer ones, nearer
+            neighbours and more and longer distractors, and need a higher resolution.
 
     Raises:
         TaskError: The number of dashes is not allowed, or the resolution is too low to show the gaps between them.
@@ -85,7 +86,7 @@ def pathfinder(request: TaskRequest, parameter: str | None = None) -> Task:
 def _read(parameter: str | None) -> int:
     if parameter is None:
         return DASHES
-    if not (parameter.isascii() and parameter.isdigit() and FEWEST <= int(parameter) <= MOST):
+    if parameter not in map(str, range(FEWEST, MOST + 1)):
         raise TaskError(f"pathfinder/DASHES needs an integer from {FEWEST} to {MOST}, got {parameter!r}; write pathfinder/{DASHES}")
     return int(parameter)
 
