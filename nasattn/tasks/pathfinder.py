@@ -29,7 +29,7 @@ Bools = npt.NDArray[np.bool_]
 
 TRAIN_SAMPLES, VAL_SAMPLES = 16_000, 2_000
 DASHES, FEWEST, MOST = 4, 3, 16
-SHORTEST = 2  # dashes; without short paths, which are learned first, training would stay at chance for long, and then leave it by chance
+SHORTEST = 2  # dashes; short paths are learned first, with long ones alone a small network stays at chance for longer
 CHUNK = 250  # images drawn at once
 CANDIDATES = 512  # pairs of main paths drawn at once
 PLACES = 16  # tried for each pair

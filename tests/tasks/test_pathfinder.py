@@ -166,12 +166,12 @@ def test_every_split_and_seed_has_images_of_its_own() -> None:
     assert len({picture.tobytes() for pictures in sets for picture in pictures}) == 100
 
 
-def test_all_there_is_in_time() -> None:
+def test_a_millisecond_an_image() -> None:
+    """Half as much is usual; a busy machine may take more."""
     load()
     started = time.process_time()
-    task = load_task("pathfinder", TaskRequest(32))
-    assert (len(task.train), len(task.val)) == (16_000, 2_000)
-    assert time.process_time() - started < 18  # a millisecond each
+    load_task("pathfinder", TaskRequest(48, samples=2000, val_samples=1000))
+    assert time.process_time() - started < 4
 
 
 @pytest.mark.parametrize("parameter", ["", "x", "2", "17", "-5", "5.0", "5/3", "05", "²", "99999999999999999999"])
