@@ -34,7 +34,7 @@ def load_task(name: str, request: TaskRequest | None = None) -> Task:
     known = registered_tasks().get(head)
     if known and not slash:
         return known.load(request)
-    if known and known.parameter:
+    if known and known.takes_parameter:
         return known.load(request, parameter)
     if name.startswith("torch/"):
         return torchvision_task(name, request)

@@ -1,13 +1,14 @@
 """pathfinder: do the two markers lie on the same dashed path? Only who follows the path from one to the other can tell.
 
 After Linsley et al. 2018, "Learning long-range spatial dependencies with horizontal gated recurrent units"
-(arXiv 1805.08315). An image shows two main paths of equal length and some shorter distractors, all smooth and dashed, and
-a disc on each of two ends: of one main path ("connected") or of both ("apart").
+(arXiv 1805.08315). An image shows two main paths of equally many dashes and some distractors, all smooth, and a disc on each
+of two ends: of one main path ("connected") or of both ("apart"). The number of dashes differs from image to image, up to the
+one in the task's name, so that an accuracy says how far a network can follow.
 
 Nothing short of following the path must give the class away. So every layout is one in which a connected pair of ends
-and an apart pair look alike from the ends: they lie equally far apart, and the paths leave them at similar angles. The
-class is then drawn for a finished layout and only moves the discs. Different paths keep a distance well above the gap
-between two dashes of one path, so that the nearest dash ahead is always the path's own.
+and an apart pair look alike from the ends: they lie equally far from each other, from the borders and from the centre, and
+the paths leave them at similar angles. The class is then drawn for the finished layout and only moves the discs. Different
+paths keep twice the distance of two dashes of one path, so that the nearest dash ahead is always the path's own.
 """
 
 from __future__ import annotations
@@ -28,14 +29,19 @@ Bools = npt.NDArray[np.bool_]
 
 TRAIN_SAMPLES, VAL_SAMPLES = 16_000, 2_000
 DASHES, FEWEST, MOST = 4, 3, 16
+<<<<<<< HEAD
+=======
+SHORTEST = 2  # dashes; short paths are learned first, with long ones alone a small network stays at chance for longer
+>>>>>>> tasks
 CHUNK = 250  # images drawn at once
 CANDIDATES = 512  # pairs of main paths drawn at once
-PLACES = 6  # tried for each pair
+PLACES = 16  # tried for each pair
+NEAR = 0.8  # how far from the first path the second is tried, in lengths of the path: farther off, its ends cannot look alike
 TRIES = 8  # places tried for each distractor
 
 # lengths in units of the image's side
-LENGTH = 0.8  # of a main path
-MARGIN = 0.06  # between paths and the image's border
+LENGTH = 0.8  # of the longest main paths
+MARGIN = 0.08  # between paths and the image's border
 # lengths in units of the period, the length of a dash and the gap behind it
 POINTS = 10  # a path is a chain of points, this many a period
 DASH_POINTS = 7  # so many of them are in a dash, which is thus 0.6 long; the gap is 0.4
@@ -47,12 +53,12 @@ SKIPPED = 0.02  # how much nearer than the points that are looked at, every seco
 SMALLEST_PERIOD = 6.5  # pixels; below, a gap cannot be seen
 # the shape of a path: how far it turns over its length, and how far it swings about that arc, in radians
 TURN, SWING = 3.0, 0.5
-# how much a connected and an apart pair of ends may differ: in their distances from each other, from the borders and of their
-# middle from the centre (in sides), and in the bearing of their paths (mean cosine)
-SAME_DISTANCE, SAME_PLACE, SAME_BEARING = 0.015, 0.06, 0.25
+# how much a connected and an apart pair of ends may differ: in their distances from each other (before one path is moved so
+# that these are equal), from the borders and of their middle from the centre (in sides), and in the bearing of their paths (mean cosine)
+SAME_DISTANCE, SAME_PLACE, SAME_BEARING = 0.02, 0.06, 0.25
 
 
-@register_task("pathfinder", parameter=f"the number of dashes of a main path, {FEWEST} to {MOST}")
+@register_task("pathfinder", takes_parameter=True)
 def pathfinder(request: TaskRequest, parameter: str | None = None) -> Task:
     """Generate the task: classes "apart" and "connected", grey images ``(3, R, R)`` with three equal channels.
 
@@ -61,7 +67,8 @@ def pathfinder(request: TaskRequest, parameter: str | None = None) -> Task:
 
     Args:
         request: What is asked for.
-        parameter: Number of dashes of each main path; more make longer detours, nearer neighbours and more distractors.
+        parameter: The most dashes of a main path, as ``pathfinder/9``; images with 2 dashes to so many occur equally often. The longest
+            paths stay as long in the image: more dashes make finer ones, nearer neighbours and more distractors, and need a higher resolution.
 
     Raises:
         TaskError: The number of dashes is not allowed, or the resolution is too low to show the gaps between them.
@@ -85,20 +92,20 @@ def pathfinder(request: TaskRequest, parameter: str | None = None) -> Task:
 def _read(parameter: str | None) -> int:
     if parameter is None:
         return DASHES
-    if not (parameter.isascii() and parameter.isdigit() and FEWEST <= int(parameter) <= MOST):
+    if parameter not in map(str, range(FEWEST, MOST + 1)):
         raise TaskError(f"pathfinder/DASHES needs an integer from {FEWEST} to {MOST}, got {parameter!r}; write pathfinder/{DASHES}")
     return int(parameter)
 
 
 @dataclass(frozen=True)
 class PathShape:
-    """The lengths that follow from the number of dashes of a main path, in units of the image's side."""
+    """The lengths that follow from the number of dashes of the longest main paths, in units of the image's side."""
 
     dashes: int
 
     @property
     def points(self) -> int:
-        """Of a main path."""
+        """Of the longest main paths."""
         return (self.dashes - 1) * POINTS + DASH_POINTS
 
     @property
@@ -141,23 +148,32 @@ class Layouts(NamedTuple):
 
 def draw_layouts(shape: PathShape, count: int, rng: np.random.Generator) -> Layouts:
     """Draw *count* layouts, each independent of the others."""
-    main, connected, apart = _main_paths(shape, count, rng)
+    lengths = np.arange(SHORTEST, shape.dashes + 1)  # each equally often, in random order
+    parts = [_main_paths(shape, int(dashes), -(-count // len(lengths)), rng) for dashes in lengths]
+    order = rng.permutation(sum(len(main) for main, _, _ in parts))[:count]
+    main, connected, apart = (np.concatenate(part)[order] for part in zip(*parts, strict=True))
     distractors, placed = _distractors(shape, main, rng)
     labels = rng.integers(0, 2, count)
     markers = np.where(labels[:, None, None] == 1, connected, apart)
     return Layouts(main, distractors, placed, markers, labels)
 
 
-def _main_paths(shape: PathShape, count: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-    """Pairs of paths that keep clear of each other, ``(N, 2, 2, P)``, and for each a connected and an apart pair of ends, ``(N, 2, 2)``."""
+def _main_paths(shape: PathShape, dashes: int, count: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+    """Pairs of paths that keep clear of each other, ``(N, 2, 2, P)``, and for each a connected and an apart pair of ends, ``(N, 2, 2)``.
+
+    A path of fewer *dashes* than the longest stays at its last point for the rest of its P points.
+    """
+    last = (dashes - 1) * POINTS + DASH_POINTS - 1
+    points = np.minimum(np.arange(shape.points), last)
     found: list[tuple[Floats, Floats, Floats]] = []
     while sum(len(main) for main, _, _ in found) < count:
-        shapes = _shapes(shape, (CANDIDATES, 2), shape.points, rng)
-        shifts, inside = _places(shapes, PLACES, rng)
+        shapes = _shapes(shape, (CANDIDATES, 2), last + 1, rng)
+        shifts, inside = _places(shapes, PLACES, rng, near=NEAR * last / POINTS * shape.period)
         far = _far_apart(shapes[:, None, ..., :: POINTS // 2] + shifts[..., None], shape.clearance)  # most are refused by a few points
         row, place = np.nonzero(inside.all(2) & far)
-        connected, apart, alike = _pairs_of_ends(shapes[row][..., [0, -1, POINTS, -1 - POINTS]] + shifts[row, place][..., None], rng)
-        paths = shapes[row[alike]] + shifts[row[alike], place[alike]][..., None]
+        connected, apart, move, alike = _pairs_of_ends(shapes[row][..., [0, -1, POINTS, -1 - POINTS]] + shifts[row, place][..., None], rng)
+        paths = shapes[row[alike]][..., points] + shifts[row[alike], place[alike]][..., None]
+        paths[:, 1] += move[alike][..., None]
         clear = _far_apart(paths[..., ::2], shape.clearance + SKIPPED * shape.period)
         _, first = np.unique(row[alike][clear], return_index=True)  # one place of each pair of shapes, so that no layout resembles another
         kept = np.flatnonzero(clear)[first]
@@ -178,16 +194,25 @@ def _shapes(shape: PathShape, axes: tuple[int, ...], points: int, rng: np.random
     return paths * np.float32(shape.period / POINTS)
 
 
-def _places(paths: Floats, places: int, rng: np.random.Generator) -> tuple[Floats, Bools]:
-    """Where to move the paths ``(N, M, 2, P)``: *places* shifts ``(N, places, M, 2)``, even over the image, and False where one does not fit."""
+def _places(paths: Floats, places: int, rng: np.random.Generator, near: float = 1.0) -> tuple[Floats, Bools]:
+    """Where to move the paths ``(N, M, 2, P)``: *places* shifts ``(N, places, M, 2)``, even over the image, and False where one does not fit.
+
+    Paths after the first are put no further than *near* from it, along each axis from middle to middle.
+    """
     low, high = paths.min(-1)[:, None], paths.max(-1)[:, None]
     room = 1 - 2 * MARGIN - (high - low)
-    shifts: Floats = MARGIN + room * rng.random((len(paths), places, *room.shape[2:]), np.float32) - low
-    return shifts, np.broadcast_to((room >= 0).all(-1), shifts.shape[:-1])
+    chance = rng.random((len(paths), places, *room.shape[2:]), np.float32)
+    corner: Floats = room * chance
+    middle = corner[:, :, :1] + (high - low)[:, :, :1] / 2 - (high - low)[:, :, 1:] / 2
+    least, most = np.clip(middle - near, 0, room[:, :, 1:]), np.clip(middle + near, 0, room[:, :, 1:])
+    corner[:, :, 1:] = least + (most - least) * chance[:, :, 1:]
+    return MARGIN + corner - low, np.broadcast_to((room >= 0).all(-1), corner.shape[:-1])
 
 
-def _pairs_of_ends(points: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Bools]:
-    """Two ends that are connected and two that are apart, ``(N, 2, 2)``, and whether some look alike, ``(N,)``.
+def _pairs_of_ends(points: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Floats, Bools]:
+    """Two ends that are connected, two that are apart, ``(N, 2, 2)``, a small move of path 1, ``(N, 2)``, and whether some look alike, ``(N,)``.
+
+    The move, which is in the ends already, makes the two distances equal.
 
     Args:
         points: Of each of two paths the first, the last, and the points one period from them: ``(N, 2, 2, 4)``.
@@ -208,8 +233,14 @@ def _pairs_of_ends(points: Floats, rng: np.random.Generator) -> tuple[Floats, Fl
     tolerances = np.array([SAME_DISTANCE, SAME_PLACE, SAME_PLACE, SAME_PLACE, SAME_BEARING], np.float32)
     alike = (differ < tolerances[:, None, None, None]).all(0).reshape(-1, 8)
     chosen = np.argmax(alike * (0.5 + rng.random(alike.shape, np.float32)), 1)
-    rows, pairs = np.arange(len(ends))[:, None], np.stack([first, second], 1)
-    return ends[rows, pairs[chosen // 4]], ends[rows, pairs[2 + chosen % 4]], alike.any(1)
+    rows, pairs = np.arange(len(ends)), np.stack([first, second], 1)
+    one, other = chosen // 4, 2 + chosen % 4
+    stretch = distance[rows, one] / distance[rows, other] - 1
+    move: Floats = across[rows, other] * stretch[:, None]
+    connected, apart = ends[rows[:, None], pairs[one]], ends[rows[:, None], pairs[other]]
+    apart[:, 1] += move
+    connected[one == 1] += move[one == 1][:, None]
+    return connected, apart, move, alike.any(1)
 
 
 def _far_apart(paths: Floats, distance: float) -> Bools:

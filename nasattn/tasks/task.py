@@ -104,24 +104,24 @@ class Registered:
 
     Attributes:
         load: Its loader.
-        parameter: What ``NAME/PARAMETER`` may say, in words; None when the name stands alone.
+        takes_parameter: Whether users may write ``NAME/PARAMETER``.
     """
 
     load: Callable[..., Task]
-    parameter: str | None = None
+    takes_parameter: bool = False
 
 
 _TASKS: dict[str, Registered] = {}
 _L = TypeVar("_L", bound=Callable[..., Task])
 
 
-def register_task(name: str, parameter: str | None = None) -> Callable[[_L], _L]:
+def register_task(name: str, takes_parameter: bool = False) -> Callable[[_L], _L]:
     """Decorator: makes a function ``(TaskRequest) -> Task`` known as the task *name*.
 
     Args:
         name: What users write; without a slash.
-        parameter: For a function ``(TaskRequest, str | None) -> Task``: what ``NAME/PARAMETER`` may say, in words for an
-            error message. The function gets the text behind the slash, or None, and checks it.
+        takes_parameter: For a function ``(TaskRequest, str | None) -> Task``: users may write ``NAME/PARAMETER``. The function gets
+            what stands behind the slash, or None without one, and raises TaskError when that is not allowed.
 
     Raises:
         TaskError: The name is taken or has a slash.
@@ -132,7 +132,7 @@ def register_task(name: str, parameter: str | None = None) -> Callable[[_L], _L]
     def register(load: _L) -> _L:
         if name in _TASKS:
             raise TaskError(f"task {name!r} is registered already: choose another name")
-        _TASKS[name] = Registered(load, parameter)
+        _TASKS[name] = Registered(load, takes_parameter)
         return load
 
     return register

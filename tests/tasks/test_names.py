@@ -53,7 +53,7 @@ def test_a_task_of_ones_own() -> None:
 
 
 def test_a_task_with_a_parameter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    @register_task("grey", parameter="a grey value")
+    @register_task("grey", takes_parameter=True)
     def grey(request: TaskRequest, parameter: str | None = None) -> Task:
         split = Split(torch.full((2, 3, 8, 8), int(parameter or 7), dtype=torch.uint8), torch.tensor([0, 1]))
         return Task("grey", ("a", "b"), split, split)

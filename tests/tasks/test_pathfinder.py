@@ -53,12 +53,26 @@ def test_different_paths_keep_their_distance(shape: PathShape, layouts: Layouts)
                 assert apart >= 0.98 * shape.clearance
 
 
+def length(path: np.ndarray) -> int:
+    """The points of ``(2, P)`` before it stays where it is."""
+    return 1 + int((np.abs(np.diff(path)).max(0) > 0).sum())
+
+
 def test_a_path_does_not_meet_itself(shape: PathShape, layouts: Layouts) -> None:
-    """Points further along than a half turn of the clearance are no nearer than it."""
-    paths = layouts.main[:300].reshape(-1, 2, shape.points)
-    squared = ((paths[:, :, :, None] - paths[:, :, None, :]) ** 2).sum(1)
-    along = np.abs(np.arange(shape.points)[:, None] - np.arange(shape.points))
-    assert np.sqrt(squared[:, along >= 20].min()) >= shape.clearance
+    """Points two periods apart along the path are no nearer to each other than other paths may be."""
+    for path in layouts.main[:200].reshape(-1, 2, shape.points):
+        path = path[:, : length(path)]
+        apart = np.sqrt(((path[:, :, None] - path[:, None, :]) ** 2).sum(0))
+        along = np.abs(np.arange(path.shape[1])[:, None] - np.arange(path.shape[1]))
+        assert (apart[along >= 20] >= shape.clearance).all()
+
+
+def test_both_main_paths_have_as_many_dashes_and_all_numbers_occur(shape: PathShape, layouts: Layouts) -> None:
+    lengths = np.array([[length(path) for path in pair] for pair in layouts.main])
+    assert (lengths[:, 0] == lengths[:, 1]).all()
+    numbers, counts = np.unique((lengths[:, 0] + 3) / 10, return_counts=True)
+    assert numbers.tolist() == list(range(2, shape.dashes + 1))
+    assert counts.min() > 0.8 * len(lengths) / len(numbers)
 
 
 def test_markers_are_at_the_ends_that_the_label_says(shape: PathShape, layouts: Layouts) -> None:
@@ -109,7 +123,9 @@ def test_dashes_and_gaps_can_be_seen(shape: PathShape) -> None:
     pictures = render(shape, some, resolution)
     for i in range(50):
         for path in some.main[i]:
-            x, y = (path[:, 5:-5] * resolution).astype(int)
+            if length(path) < 27:  # of two dashes the discs hide most
+                continue
+            x, y = (path[:, 5 : length(path) - 5] * resolution).astype(int)
             along = pictures[i][y, x]
             phase = np.arange(5, 5 + len(along)) % 10
             assert along[(phase >= 2) & (phase <= 4)].mean() > 150  # the middle of a dash
@@ -150,15 +166,15 @@ def test_every_split_and_seed_has_images_of_its_own() -> None:
     assert len({picture.tobytes() for pictures in sets for picture in pictures}) == 100
 
 
-def test_all_there_is_in_time() -> None:
+def test_a_millisecond_an_image() -> None:
+    """Half as much is usual; a busy machine may take more."""
     load()
     started = time.process_time()
-    task = load_task("pathfinder", TaskRequest(32))
-    assert (len(task.train), len(task.val)) == (16_000, 2_000)
-    assert time.process_time() - started < 18  # a millisecond each
+    load_task("pathfinder", TaskRequest(48, samples=2000, val_samples=1000))
+    assert time.process_time() - started < 4
 
 
-@pytest.mark.parametrize("parameter", ["", "x", "2", "17", "-5", "5.0", "5/3", "²", "99999999999999999999"])
+@pytest.mark.parametrize("parameter", ["", "x", "2", "17", "-5", "5.0", "5/3", "05", "²", "99999999999999999999"])
 def test_a_difficulty_that_is_not_allowed(parameter: str) -> None:
     with pytest.raises(TaskError) as caught:
         load(f"pathfinder/{parameter}")
