@@ -29,10 +29,7 @@ Bools = npt.NDArray[np.bool_]
 
 TRAIN_SAMPLES, VAL_SAMPLES = 16_000, 2_000
 DASHES, FEWEST, MOST = 4, 3, 16
-<<<<<<< HEAD
-=======
 SHORTEST = 2  # dashes; short paths are learned first, with long ones alone a small network stays at chance for longer
->>>>>>> tasks
 CHUNK = 250  # images drawn at once
 CANDIDATES = 512  # pairs of main paths drawn at once
 PLACES = 16  # tried for each pair
