@@ -40,6 +40,7 @@ class FrontMember:
         p_member: Probability of membership, given the errors above.
         latency_method: `pair`: measured end to end; `table`: predicted from the additive table.
         latency_exclusive: Nothing else used the device meanwhile; else the latency is `shared`, and cannot certify a member.
+        gain: Accuracy minus that of the plain host trained in the same way, over the seeds that both have; None where there is none.
     """
 
     trial: int
@@ -58,6 +59,7 @@ class FrontMember:
     p_member: float
     latency_method: str = "pair"
     latency_exclusive: bool = True
+    gain: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -126,8 +128,24 @@ def front(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
     ratio_se = np.log([p.latency_ratio_high / p.latency_ratio_low for p in points]) / (2 * NORMAL_95)
     p_member = membership(accuracy, np.array([p.accuracy_se for p in points]), np.log(ratio), ratio_se)
     on_front = non_dominated(accuracy, ratio)
-    members = [FrontMember(**{**asdict(p), "p_member": float(q)}) for p, q, on in zip(points, p_member, on_front, strict=True) if on]
+    gains = _gains(evaluations)
+    members = [
+        FrontMember(**{**asdict(p), "p_member": float(q), "gain": gains.get(p.placement)})
+        for p, q, on in zip(points, p_member, on_front, strict=True)
+        if on
+    ]
     return sorted(members, key=lambda m: m.latency_ratio)
+
+
+def _gains(evaluations: Sequence[EvaluationRecord]) -> dict[str, float]:
+    """For each placement, how much more accurate it is than the plain host of the same seed, on average over the seeds."""
+    accuracy = {(e.placement, e.seed): e.accuracy for e in evaluations if e.state == "COMPLETE" and e.accuracy is not None}
+    plain = {seed: a for (placement, seed), a in accuracy.items() if set(placement.split(",")) == {"none"}}
+    by_placement: dict[str, list[float]] = {}
+    for (placement, seed), a in accuracy.items():
+        if seed in plain:
+            by_placement.setdefault(placement, []).append(a - plain[seed])
+    return {placement: float(np.mean(differences)) for placement, differences in by_placement.items()}
 
 
 def _points(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:

@@ -175,3 +175,23 @@ def test_fields_of_the_json() -> None:
     promised = {"trial", "placement", "accuracy", "accuracy_sd", "seeds", "latency_ms", "latency_ratio", "latency_ratio_low",
                 "latency_ratio_high", "params", "macs", "tier", "p_member"}  # fmt: skip
     assert promised <= set(fields)
+
+
+def test_the_gain_is_over_the_plain_host_of_the_same_seed() -> None:
+    found = front(
+        [
+            trial(0, PLAIN, 0.5, seed=0),
+            trial(1, PLAIN, 0.6, seed=1),
+            trial(2, "sb,sb,sb,sb", 0.8, 1.3, seed=0),
+            trial(3, "sb,sb,sb,sb", 0.85, 1.3, seed=1),
+            trial(4, "se,se,se,se", 0.9, 1.4, seed=2),  # no plain host of this seed
+            trial(5, "gc,gc,gc,gc", 0.95, 1.5, seed=1),
+        ]
+    )
+    gains = {m.placement.split(",")[0]: m.gain for m in found}
+    assert gains["none"] == 0 and gains["se"] is None
+    assert gains["sb"] == pytest.approx((0.3 + 0.25) / 2) and gains["gc"] == pytest.approx(0.35)
+
+
+def test_without_the_plain_host_there_is_no_gain() -> None:
+    assert front([trial(0, "sb,sb,sb,sb", 0.8, 1.3)])[0].gain is None

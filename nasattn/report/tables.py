@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def front_table(members: Sequence[FrontMember], title: str, width: int = 120) -> Table:
-    """A front, fastest first; where *width* is below 120 columns, without milliseconds, parameters and tier; below 80, with folded columns."""
+    """A front, fastest first; where *width* is below 130 columns, without the gain; below 120, without milliseconds, parameters and tier; below 80, with folded columns."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    columns = ["trial", "placement", "accuracy", "latency (95 % interval)", "p", "ms", "params", "tier"]
-    for column in columns[: 8 if width >= 120 else 5]:
+    columns = ["trial", "placement", "accuracy", "latency (95 % interval)", "p", "ms", "params", "tier", "gain"]
+    for column in columns[: 9 if width >= 130 else 8 if width >= 120 else 5]:
         justify: Literal["left", "right"] = "left" if column in ("placement", "tier") else "right"
         table.add_column(column, justify=justify, no_wrap=column != "placement" and width >= 80, overflow="fold")
     for m in members:
@@ -39,9 +39,12 @@ def front_table(members: Sequence[FrontMember], title: str, width: int = 120) ->
             f"{m.latency_ms:.1f}",
             f"{m.params / 1e6:.2f}M",
             m.tier,
+            f"{m.gain:+.3f}" if m.gain is not None else "",
         )
         table.add_row(*row[: len(table.columns)])
     notes = ["p: probability that the placement is on the true front, given the errors of accuracy and latency"]
+    if width >= 130 and any(m.gain is not None for m in members):
+        notes.append("gain: accuracy above the plain host's, trained in the same way")
     marks = {_mark(m) for m in members}
     notes += [f"{mark} {MARKS[mark]}" for mark in MARKS if any(mark in each for each in marks)]
     table.caption = "\n".join(notes) if members else "no completed trial"
@@ -215,7 +218,7 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
         "trial": trial.trial,
         "state": trial.state,
         "placement": trial.placement,
-        "proxy placement": _proxy_placement(host, trial, study.config["recipe"].get("pretrained", "")),
+        "proxy placement": _proxy_placement(host, trial, study.config.get("recipe", {}).get("pretrained", "")),
         "accuracy": trial.accuracy,
         "latency": f"{latency.ms:.2f} ms, {latency.ratio:.3f}x ({latency.ratio_low:.3f} to {latency.ratio_high:.3f}) of the plain {latency.baseline_ms:.2f} ms" if latency else None,
         "latency found by": _found_by(latency) if latency else None,

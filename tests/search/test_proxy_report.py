@@ -160,8 +160,8 @@ class Learning(Scripted):
 
 
 def test_nothing_fits(studied: tuple[Store, str], report: Any, tmp_path: Path) -> None:
-    with pytest.raises(NasattnError, match=r"no fidelity that was tried trains within 0\.5 s .*allow more by --seconds"):
-        tune_proxy(studied[0], "s", 0.5, tmp_path / "none.yaml", candidates=1, start=start_learning)
+    with pytest.raises(NasattnError, match=r"no fidelity that was tried trains within 0\.05 s .*allow more by --seconds"):
+        tune_proxy(studied[0], "s", 0.05, tmp_path / "none.yaml", candidates=1, start=start_learning)
     assert not (tmp_path / "none.yaml").exists()
 
 
