@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nasattn._timm_hook import register_when_timm_is_imported
 
 if TYPE_CHECKING:
-    from nasattn.api import Study, export, list_spaces, measure_latency, measure_table, open_study, search
+    from nasattn.api import Study, export, list_spaces, measure_latency, measure_table, open_study, proxy_report, search, tune_proxy
     from nasattn.attention import create_attention, list_attention, register_attention
     from nasattn.errors import NasattnError
 
@@ -26,8 +26,10 @@ __all__ = [
     "measure_latency",
     "measure_table",
     "open_study",
+    "proxy_report",
     "register_attention",
     "search",
+    "tune_proxy",
 ]
 
 _HOME = {
@@ -40,8 +42,10 @@ _HOME = {
     "measure_latency": "nasattn.api",
     "measure_table": "nasattn.api",
     "open_study": "nasattn.api",
+    "proxy_report": "nasattn.api",
     "register_attention": "nasattn.attention",
     "search": "nasattn.search",
+    "tune_proxy": "nasattn.api",
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasattn.errors import StudyError
+from nasattn.errors import StudyError, UsageError
 from nasattn.front import FrontMember, front
 from nasattn.store import EvaluationRecord, Store, StudyRecord
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from nasattn.export import Exported
     from nasattn.search.events import Event
     from nasattn.search.latencies import SpaceLatencies
+    from nasattn.search.proxy_report import ProxyReport
+    from nasattn.search.tune_proxy import Tuned
 
 DEFAULT_STORAGE = "sqlite:///nasattn.db"
 
@@ -230,6 +232,77 @@ def measure_table(
     return measure_space(latencies, loaded, held_out, seed, listener or (lambda done, total, what: None))
 
 
+def proxy_report(
+    study: str,
+    *,
+    storage: str | None = None,
+    stored: bool = False,
+    listener: Callable[[Event], None] | None = None,
+    **options: Any,
+) -> ProxyReport:
+    """How far a study's proxy can be trusted: some of its placements are trained much longer (see :func:`run_proxy_report`).
+
+    Args:
+        study: Name of the study.
+        storage: URL of the database (see :func:`default_storage`).
+        stored: Give the last report; train nothing.
+        listener: Called with every event.
+        **options: placements, longer, seeds, workers, address.
+
+    Raises:
+        StudyError: No such study, too few completed trials, or no report stored.
+        NasattnError: The trainings were interrupted; the same call continues them.
+    """
+    from nasattn.search.cluster import quiet_libraries
+
+    quiet_libraries()
+    from nasattn.search.proxy_report import run_proxy_report, stored_proxy_report
+
+    store = Store(default_storage(storage), create=False)
+    store.study(study)
+    if not stored:
+        return run_proxy_report(store, study, listener=listener, **options)
+    report = stored_proxy_report(store, study)
+    if report is None:
+        raise StudyError(f"study {study!r} has no proxy report yet: run `nasattn proxy-report {study}` without --stored")
+    return report
+
+
+def tune_proxy(
+    study: str,
+    seconds: float,
+    out: str | Path,
+    *,
+    storage: str | None = None,
+    listener: Callable[[Event], None] | None = None,
+    **options: Any,
+) -> Tuned:
+    """Find the fidelity that ranks most like a study's long runs within *seconds* a training, and write it as a recipe file.
+
+    Args:
+        study: Name of a study with a proxy report.
+        seconds: What a training may take.
+        out: The recipe file, ``.yaml``.
+        storage: URL of the database (see :func:`default_storage`).
+        listener: Called with every event.
+        **options: candidates, workers, address.
+
+    Raises:
+        StudyError: No such study, or it has no proxy report.
+        UsageError: *out* is no YAML file in a folder that exists.
+        NasattnError: Interrupted, or nothing that was tried is within the time.
+    """
+    from nasattn.search.cluster import quiet_libraries
+
+    path = Path(out)
+    if path.suffix not in (".yaml", ".yml") or not path.parent.is_dir():
+        raise UsageError(f"the recipe file {out} must be a .yaml file in a folder that exists")
+    quiet_libraries()
+    from nasattn.search.tune_proxy import tune_proxy as tune
+
+    return tune(Store(default_storage(storage), create=False), study, seconds, path, listener=listener, **options)
+
+
 def list_spaces() -> list[str]:
     """Names of the shipped search spaces."""
     from nasattn.config import list_yaml
@@ -242,4 +315,6 @@ def export(study: str, out: str | Path, storage: str | None = None, **choice: An
     return open_study(study, storage).export(out, **choice)
 
 
-__all__ = ["Study", "default_storage", "export", "list_spaces", "measure_latency", "measure_table", "open_study", "search"]
+__all__ = [
+    "Study", "default_storage", "export", "list_spaces", "measure_latency", "measure_table", "open_study", "proxy_report", "search", "tune_proxy",
+]  # fmt: skip

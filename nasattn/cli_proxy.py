@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nasattn import console, options
-from nasattn.errors import StudyError, UsageError
 
 if TYPE_CHECKING:
     from nasattn.search.proxy_report import ProxyReport
@@ -33,29 +32,25 @@ def proxy_report(
 
     Example: nasattn proxy-report STUDY --longer 5 --seeds 2 --plot trust.png
     """
-    from nasattn.api import default_storage
+    from nasattn.api import proxy_report as report_on
     from nasattn.report.agreement import plot_agreement
     from nasattn.report.latency import check_picture
     from nasattn.report.progress import SearchView
-    from nasattn.search.cluster import quiet_libraries
-    from nasattn.store import Store
 
     if plot is not None:
         check_picture(plot)
-    quiet_libraries()
-    from nasattn.search.proxy_report import run_proxy_report, stored_proxy_report
-
-    store = Store(default_storage(storage), create=False)
-    store.study(study)
-    if stored:
-        report = stored_proxy_report(store, study)
-        if report is None:
-            raise StudyError(f"study {study!r} has no proxy report yet: run `nasattn proxy-report {study}` without --stored")
-    else:
-        with SearchView(console.err() if as_json else console.out(), quiet) as view:
-            report = run_proxy_report(
-                store, study, placements=placements, longer=longer, seeds=seeds, workers=workers, address=address, listener=view
-            )
+    with SearchView(console.err() if as_json else console.out(), quiet) as view:
+        report = report_on(
+            study,
+            storage=storage,
+            stored=stored,
+            listener=view,
+            placements=placements,
+            longer=longer,
+            seeds=seeds,
+            workers=workers,
+            address=address,
+        )
     if plot is not None:
         plot_agreement(report.agreement, plot)
         print(f"Drawn: {plot}", file=sys.stderr)
@@ -89,20 +84,12 @@ def tune_proxy(
 
     Example: nasattn tune-proxy STUDY --seconds 20 --out recipe.yaml; then nasattn search --recipe recipe.yaml ...
     """
-    from nasattn.api import default_storage
+    from nasattn.api import tune_proxy as tune
     from nasattn.report.agreement import tuned_summary, tuned_table
     from nasattn.report.progress import SearchView
-    from nasattn.search.cluster import quiet_libraries
-    from nasattn.store import Store
 
-    if out.suffix not in (".yaml", ".yml") or not out.parent.is_dir():
-        raise UsageError(f"--out {out}: give the path of a .yaml file in a folder that exists")
-    quiet_libraries()
-    from nasattn.search.tune_proxy import tune_proxy as tune
-
-    store = Store(default_storage(storage), create=False)
     with SearchView(console.err() if as_json else console.out(), quiet) as view:
-        tuned = tune(store, study, seconds, out, candidates=candidates, workers=workers, address=address, listener=view)
+        tuned = tune(study, seconds, out, storage=storage, listener=view, candidates=candidates, workers=workers, address=address)
     if as_json:
         print(json.dumps(tuned_summary(tuned), indent=2))
         return

@@ -1,5 +1,6 @@
-"""What all tests share: one thread, and an attention that cannot run."""
+"""What all tests share: one thread, caches of their own, and an attention that cannot run."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,13 @@ from nasattn.attention import register_attention, token
 
 # small tensors gain nothing from a second thread, and on a busy machine waiting for it costs most of the time
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither decoded images nor checkpoints of a user are read or written; Ray's workers inherit this."""
+    for name in ("NASATTN_CACHE", "NASATTN_CHECKPOINTS"):
+        os.environ[name] = str(tmp_path_factory.mktemp(name.lower()))
 
 
 @pytest.fixture
