@@ -11,24 +11,19 @@ rough figure: so every figure stands beside those of the counted predictors, and
   the noise of its seeds already (Davison & Hinkley 1997, "Bootstrap methods and their application", section 3.8). Simulated with 16 to
   24 placements and 2 seeds, such intervals of tau covered the truth in 95 to 98 % of cases; with seeds resampled too they were 3 to
   13 % wider, covered 97 to 100 %, and lay up to 0.03 too low.
-* A resample is a weight per placement (how often it was drawn), and tau-b of it a quadratic form of the weights: so thousands of
-  resamples are a few matrix products.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nasattn.errors import UsageError
 from nasattn.front import hypervolume, non_dominated
-
-Floats = npt.NDArray[np.float64]
+from nasattn.proxy.ranks import Floats, kendall, partial, resamples, seed_to_seed, spearman, top_half
 
 DRAWS = 2000
 FEWEST = 4  # placements; three have but six orders
@@ -227,12 +222,6 @@ def stratified(scores: Floats, count: int, seed: int = 0) -> list[int]:
     return [int(i) for i in (order[0], *inner, order[-1])]
 
 
-def resamples(n: int, draws: int, seed: int) -> Floats:
-    """``(1 + draws, n)``: how often each of n placements is drawn. The first row is once each: the placements as they are."""
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)
-    return np.vstack([np.ones(n), drawn])
-
-
 def estimate(values: Floats) -> Estimate:
     """The figure of the placements as they are and the 95 % interval of its resamples, ``(1 + draws,)``.
 
@@ -247,32 +236,6 @@ def estimate(values: Floats) -> Estimate:
     return Estimate(float(values[0]), float(low), float(high))
 
 
-def kendall(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """Kendall's tau-b of x and y, ``(n,)``, in each resample, ``(draws, n)``: ``(draws,)``, NaN where either has no differences."""
-    sx, sy = _signs(x), _signs(y)
-    pairs = [((weights @ s) * weights).sum(-1) for s in (sx * sy, np.abs(sx), np.abs(sy))]
-    return _divide(pairs[0], np.sqrt(pairs[1] * pairs[2]))
-
-
-def spearman(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """Spearman's rho of x and y, ``(n,)``, in each resample, ``(draws, n)``: ``(draws,)``, NaN where either has no differences."""
-    dx, dy = _centred_ranks(x, weights), _centred_ranks(y, weights)
-    xy, xx, yy = ((weights * a * b).sum(-1) for a, b in ((dx, dy), (dx, dx), (dy, dy)))
-    return _divide(xy, np.sqrt(xx * yy))
-
-
-def partial(xy: Floats, xz: Floats, yz: Floats) -> Floats:
-    """The partial correlation of x and y given z, from the three correlations; NaN where z orders x or y completely."""
-    rest = (1 - xz**2) * (1 - yz**2)
-    return _divide(xy - xz * yz, np.sqrt(np.where(rest > 1e-9, rest, 0.0)))
-
-
-def top_half(y: Floats, weights: Floats) -> npt.NDArray[np.bool_]:
-    """Which placements are in the upper half by y, ``(n,)``, of each resample, ``(draws, n)``; those that tie at its edge are in."""
-    above = weights @ (y[:, None] > y[None, :])
-    return np.asarray(above < weights.sum(-1, keepdims=True) / 2)
-
-
 def regret(x: Floats, y: Floats) -> float | None:
     """How much y the first choice by x gives away; the mean over those that tie."""
     return None if np.isnan(x).any() else float(y.max() - y[x == x.max()].mean())
@@ -285,17 +248,6 @@ def hypervolume_kept(x: Floats, y: Floats, latency: Floats, reference: tuple[flo
         return None, None
     chosen = non_dominated(x, latency)
     return float(hypervolume(y[chosen], latency[chosen], reference) / whole), int(chosen.sum())
-
-
-def seed_to_seed(runs: Floats, weights: Floats) -> Floats:
-    """tau-b between two columns of ``(n, seeds)``, mean over their pairs, in each resample; over the placements that have both."""
-    taus = []
-    for a, b in itertools.combinations(runs.T, 2):
-        both = np.isfinite(a) & np.isfinite(b)
-        taus.append(kendall(a[both], b[both], weights[:, both]))
-    stack = np.array(taus).reshape(-1, len(weights))
-    known = ~np.isnan(stack)
-    return _divide(np.where(known, stack, 0.0).sum(0), known.sum(0).astype(float))
 
 
 def _compare(
@@ -325,19 +277,3 @@ def _no_better_than(proxy: PredictorAgreement, others: Sequence[PredictorAgreeme
 def _rankable(values: Floats) -> Floats:
     """The values as floats, all NaN where they rank nothing: one is NaN, or all are equal."""
     return np.full(len(values), np.nan) if np.isnan(values).any() or (values == values[0]).all() else values.astype(float)
-
-
-def _signs(values: Floats) -> Floats:
-    """``(n, n)``: 1 where the first is larger, -1 where the second is, 0 where they tie or either is NaN."""
-    larger = (values[:, None] > values[None, :]).astype(float)
-    return np.asarray(larger - larger.T)
-
-
-def _centred_ranks(values: Floats, weights: Floats) -> Floats:
-    """``(draws, n)``: each placement's rank in the resample, minus the mean rank; equal values share theirs."""
-    return np.asarray(weights @ (_signs(values).T / 2))
-
-
-def _divide(a: Floats, b: Floats) -> Floats:
-    """a / b, NaN where b is 0."""
-    return np.asarray(np.divide(a, b, out=np.full(np.shape(a), np.nan), where=b > 0))

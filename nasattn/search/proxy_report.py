@@ -17,7 +17,8 @@ import torch
 from nasattn.attention import Placement
 from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.proxy import ProxyJob, build_proxy
-from nasattn.proxy.agreement import Agreement, Floats, agree, stratified
+from nasattn.proxy.agreement import Agreement, agree, stratified
+from nasattn.proxy.ranks import Floats
 from nasattn.proxy.steps import prepared
 from nasattn.proxy.trainer import channel_scale
 from nasattn.proxy.zero_cost import gradient_norm, naswot

@@ -16,15 +16,10 @@ from nasattn.proxy.agreement import (
     Estimate,
     agree,
     hypervolume_kept,
-    kendall,
-    partial,
     regret,
-    resamples,
-    seed_to_seed,
-    spearman,
     stratified,
-    top_half,
 )
+from nasattn.proxy.ranks import kendall, partial, resamples, seed_to_seed, spearman, top_half
 
 Array = np.ndarray
 

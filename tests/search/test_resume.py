@@ -20,6 +20,7 @@ def configure(space_file: str, **settings: Any) -> StudyConfig:
     return make_config({"space": space_file, "study": "s", **small, **settings})
 
 
+@pytest.mark.slow
 def test_a_trial_whose_worker_was_killed_ends_like_an_undisturbed_one(
     space_file: str, tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
