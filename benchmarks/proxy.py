@@ -1,7 +1,7 @@
 """How fast proxies train, and what one comes to, beside what a user would write.
 
     python benchmarks/proxy.py                           # some 15 minutes on two cores
-    python benchmarks/proxy.py --parts speed time        # also: ceiling, memory, seeds
+    python benchmarks/proxy.py --parts speed time        # also: ceiling, memory, seeds, threads, compile
 
 A user's trial is a fresh Ray function trial per placement: timm's ResNet of the same shape with the papers' formulas, contiguous
 float32, torchvision's transforms image by image, a DataLoader with workers. Ours is a Ray worker that lives on, with the data
@@ -41,7 +41,7 @@ PLACEMENTS = (
     "none,none,sge_g64,lka_k21_d3",
 )
 HOST, TASK = "nasattn_resnet50", "cued_digits"
-PARTS = ("speed", "time", "ceiling", "memory", "seeds")
+PARTS = ("speed", "time", "ceiling", "memory", "seeds", "threads", "compile")
 
 
 def user_trial(config: dict[str, Any]) -> dict[str, float]:
@@ -395,6 +395,59 @@ def seeds_together() -> dict[str, Any]:
     return found
 
 
+def _step_ms(training: Any, batch: tuple[torch.Tensor, ...], repeats: int = 25) -> float:
+    """Median milliseconds of a training step."""
+    times = []
+    for number in range(repeats):
+        begun = time.perf_counter()
+        training.step_once(number, *batch)
+        times.append(time.perf_counter() - begun)
+    return 1000 * statistics.median(times[3:])
+
+
+def _training(placement: str) -> tuple[Any, tuple[torch.Tensor, ...]]:
+    """A training of the default fidelity and one batch of it."""
+    from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe
+    from nasattn.tasks import TaskRequest, load_task
+
+    task = load_task(TASK, TaskRequest(48, 320, 50))
+    training = ProxyTraining(ProxyJob(HOST, placement, Fidelity(samples=320, val_samples=50, epochs=10), Recipe()), task)
+    training.model.train()
+    images, labels = next(training.train.batches(torch.arange(32), 32))
+    return training, (images, labels, torch.zeros(32, 3, dtype=torch.int64))
+
+
+def threads() -> dict[str, Any]:
+    """A step with one thread and with two: two workers of one thread each do more than one worker of two, unless it is twice as fast."""
+    found = {}
+    for placement in PLACEMENTS[:4:3]:
+        training, batch = _training(placement)
+        rounds: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(3):
+            for count in rounds:
+                torch.set_num_threads(count)
+                rounds[count].append(_step_ms(training, batch))
+        one, two = (statistics.median(rounds[count]) for count in (1, 2))
+        found[placement] = {"one_ms": one, "two_ms": two, "speedup": one / two}
+        print(f"{placement}: one thread {one:.1f} ms, two {two:.1f} ms: {one / two:.2f} times as fast", flush=True)
+    torch.set_num_threads(1)
+    return found
+
+
+def compiled() -> dict[str, Any]:
+    """What torch.compile of the whole proxy costs and gains."""
+    torch.set_num_threads(1)
+    training, batch = _training(PLACEMENTS[1])
+    eager = _step_ms(training, batch)
+    training.step_once.model = torch.compile(training.model)
+    begun = time.perf_counter()
+    training.step_once(0, *batch)
+    seconds = time.perf_counter() - begun
+    fast = _step_ms(training, batch)
+    print(f"compile: {seconds:.0f} s, then a step takes {fast:.1f} ms instead of {eager:.1f}", flush=True)
+    return {"compile_s": seconds, "eager_ms": eager, "compiled_ms": fast}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
@@ -408,6 +461,8 @@ def main() -> None:
         "ceiling": ceiling,
         "memory": memory,
         "seeds": seeds_together,
+        "threads": threads,
+        "compile": compiled,
     }
     for part in arguments.parts:
         print(f"== {part}", flush=True)

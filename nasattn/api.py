@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nasattn.errors import StudyError, UsageError
 from nasattn.front import FrontMember, front
 from nasattn.store import EvaluationRecord, Store, StudyRecord
+from nasattn.store.records import PROXY_REPORT
 
 if TYPE_CHECKING:
     from nasattn.export import Exported
@@ -109,6 +110,17 @@ class Study:
         if trial is None:
             trial = self.best(max_latency).trial
         return export_placement(self.record, self.trial(trial), self._figures(trial), Path(out), force=force)
+
+    @property
+    def has_proxy_report(self) -> bool:
+        """Whether the database holds a report on its proxy; cheaper to ask than for the report."""
+        return self._store.report(self.name, PROXY_REPORT) is not None
+
+    def proxy_report(self) -> ProxyReport | None:
+        """How far its proxy can be trusted, as last found by :func:`proxy_report`; None where that has not been asked."""
+        from nasattn.search.proxy_report import stored_proxy_report
+
+        return stored_proxy_report(self._store, self.name)
 
     def _figures(self, trial: int) -> FrontMember | None:
         return next((m for m in self.front() if m.trial == trial), None)

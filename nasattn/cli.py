@@ -174,6 +174,10 @@ def front(
     else:
         printer = console.out()
         printer.print(front_table(members, f"Front of {study}", printer.width))
+        if opened.has_proxy_report and (report := opened.proxy_report()):
+            from nasattn.report.agreement import verdict
+
+            printer.print(f"Proxy: {verdict(report.agreement)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

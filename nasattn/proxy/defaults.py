@@ -22,8 +22,8 @@ def default_settings(task: str, device: str, pretrained: bool = False) -> tuple[
     if pretrained:
         return fidelity.changed(width=1.0, resolution=max(fidelity.resolution, 96), epochs=1), recipe.changed(lr=0.002)
     if device == "cuda":
-        fidelity = fidelity.changed(width=0.25, blocks=2, epochs=4 * fidelity.epochs)
-        return (fidelity.changed(samples=50_000, val_samples=10_000), recipe) if recipe.flip else (fidelity, recipe)
+        more = {} if task in ("cued_digits", "digits") else {"samples": 50_000, "val_samples": 10_000}
+        return fidelity.changed(width=0.25, blocks=2, epochs=4 * fidelity.epochs, **more), recipe
     return fidelity, recipe
 
 
@@ -34,7 +34,7 @@ def _on_cpu(kind: str, task: str) -> tuple[Fidelity, Recipe]:
         case "digits":
             return Fidelity(stem_stride=1, resolution=16, epochs=6), Recipe()
         case "pathfinder":
-            return Fidelity(resolution=32, samples=16_000, epochs=3), Recipe()
+            return Fidelity(resolution=32, samples=16_000, epochs=3), Recipe(flip=True)
     if task.startswith(("torch/cifar", "hfds/cifar")):
         return Fidelity(stem_stride=1, resolution=32, samples=10_000, epochs=3), _PHOTOGRAPHS.changed(crop=4)
     return Fidelity(resolution=64, samples=8_000, epochs=3), _PHOTOGRAPHS.changed(crop=8)

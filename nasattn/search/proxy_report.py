@@ -27,12 +27,12 @@ from nasattn.search.driver import default_workers, run_search
 from nasattn.search.events import Event
 from nasattn.search.study import StudyConfig
 from nasattn.store import EvaluationRecord, Store
+from nasattn.store.records import PROXY_REPORT
 from nasattn.tasks import load_task
 
 if TYPE_CHECKING:
     from nasattn.search.worker import Start
 
-KIND = "proxy"  # of the report in the store
 FEWEST = 8  # placements of a study that are worth a report
 ZERO_COST_IMAGES = 64
 
@@ -70,7 +70,7 @@ class ProxyReport:
 
 def stored_proxy_report(store: Store, study: str) -> ProxyReport | None:
     """The last report on the proxy of *study*, or None."""
-    record = store.report(study, KIND)
+    record = store.report(study, PROXY_REPORT)
     return ProxyReport.from_dict(record.content) if record else None
 
 
@@ -133,7 +133,7 @@ def run_proxy_report(
             counted(config, chosen),
         ),
     )
-    store.save_report(study, KIND, report.to_dict())
+    store.save_report(study, PROXY_REPORT, report.to_dict())
     return report
 
 

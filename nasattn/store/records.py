@@ -10,6 +10,9 @@ from typing import Any, Literal
 State = Literal["RUNNING", "COMPLETE", "PRUNED", "FAIL", "INTERRUPTED"]
 
 
+PROXY_REPORT = "proxy"  # kind of the report on how far a study's proxy can be trusted
+
+
 @dataclass(frozen=True)
 class StudyRecord:
     """A study as it was begun."""

@@ -179,5 +179,7 @@ def test_the_command_shows_what_is_stored(
     assert _run(["proxy-report", "s", "--stored", "--storage", studied[1], "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["proxy"]["tau"]["value"] == pytest.approx(1.0) and values["better"] is True
+    assert _run(["front", "s", "--storage", studied[1]]) == 0
+    assert "Proxy: The proxy, tau 1.00" in capsys.readouterr().out
     assert _run(["proxy-report", "s-x3-s1", "--stored", "--storage", studied[1]]) == 2
     assert "has no proxy report yet: run `nasattn proxy-report s-x3-s1`" in capsys.readouterr().err
