@@ -93,7 +93,7 @@ def test_studies_are_listed(searched: tuple[str, Path], capsys: pytest.CaptureFi
 def test_show_tells_how_the_proxy_carries_the_placement(searched: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     trials = [json.loads(read(capsys, "show", "small", str(n), "--storage", searched[0], "--json")) for n in range(3)]
     assert trials[0]["placement"] == "none,none,none,none"
-    assert all(t["state"] == "COMPLETE" and t["fidelity"]["epochs"] == 1 and len(t["curve"]) == 1 for t in trials)
+    assert all(t["state"] == "COMPLETE" and t["fidelity"]["epochs"] == 1 and len(t["curve"]) == 3 for t in trials)
     assert all("each group keeps its channels" in t["proxy placement"] for t in trials)
     assert "none,none,none,none" in read(capsys, "show", "small", "0", "--storage", searched[0])
 

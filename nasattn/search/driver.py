@@ -95,8 +95,7 @@ def run_search(
     evaluate_again(store, config, appraiser)
     search = PlacementSearch(config, store, appraiser, store.evaluations(config.name), listener)
     if not search.study.get_trials(deepcopy=False):
-        for placement in placements or _baselines(search.config.space):
-            _enqueue(search, placement)
+        enqueue(search, placements or baselines(search.config.space))
     search.only_queued = placements is not None
     workers = config.workers or default_workers(config)
     listener(SearchStarted(config.name, config.trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
@@ -228,20 +227,21 @@ def measure_front(store: Store, study: str, latencies: HostLatencies, listener: 
                 store.set_latency(study, member.placement, latency_id)
 
 
-def _baselines(space: SearchSpace) -> list[Placement]:
+def baselines(space: SearchSpace) -> list[Placement]:
     """What a search begins with: the plain host, and what the network is in its original form where the space offers that."""
     plain, native = space.plain(), space.native()
     return [plain, native] if native != plain and native in space else [plain]
 
 
-def _enqueue(search: PlacementSearch, placement: Placement) -> None:
-    """Queue *placement*, also where the space does not list it."""
+def enqueue(search: PlacementSearch, placements: Sequence[Placement]) -> None:
+    """Queue *placements*, also those that the space does not list."""
     from nasattn.search.faults import FORCED
 
-    if placement in search.config.space:
-        search.study.enqueue_trial(search.config.space.params(placement, search.flat))
-    else:
-        search.study.enqueue_trial({}, user_attrs={FORCED: str(placement)})
+    for placement in placements:
+        if placement in search.config.space:
+            search.study.enqueue_trial(search.config.space.params(placement, search.flat))
+        else:
+            search.study.enqueue_trial({}, user_attrs={FORCED: str(placement)})
 
 
 def default_workers(config: StudyConfig) -> int:

@@ -73,13 +73,16 @@ def test_every_trial_ends_as_what_it_was(faulty: tuple[SearchResult, str, list[E
 def test_the_store_says_the_same_as_optuna(faulty: tuple[SearchResult, str, list[Event]]) -> None:
     result, url, _ = faulty
     trials = {t.number: t for t in optuna_trials(url)}
+    on_front = {m.trial for m in result.front}
     for evaluation in result.evaluations:
         trial = trials[evaluation.trial]
         assert (trial.state.name, trial.user_attrs["placement"]) == (evaluation.state, evaluation.placement)
         assert (trial.user_attrs["params"], trial.user_attrs["macs"]) == (evaluation.params, evaluation.macs)
         if evaluation.state == "COMPLETE":
             assert evaluation.latency is not None
-            assert trial.values == [evaluation.accuracy, evaluation.latency.ratio]
+            assert trial.values[0] == evaluation.accuracy
+            if evaluation.trial not in on_front:  # whose latency is measured again where the first measurement was disturbed
+                assert trial.values[1] == evaluation.latency.ratio
         else:
             assert evaluation.error
     assert any("Traceback" in (e.error or "") for e in result.evaluations)
@@ -109,7 +112,7 @@ def test_the_listener_hears_of_everything(faulty: tuple[SearchResult, str, list[
     _, _, events = faulty
     assert isinstance(events[0], SearchStarted) and events[0].trials == 14
     assert sum(isinstance(e, TrialStarted) for e in events) == sum(isinstance(e, TrialFinished) for e in events) == 14
-    assert {e.epoch for e in events if isinstance(e, TrialReported)} == {1, 2}
+    assert {e.epoch for e in events if isinstance(e, TrialReported)} <= {0.5, 1, 2}
 
 
 def test_objectives_have_their_names_and_directions(faulty: tuple[SearchResult, str, list[Event]]) -> None:
@@ -139,7 +142,7 @@ def test_real_proxies_are_trained(space_file: str, url: str, ray_session: None) 
     (first,) = run_search(config, url).evaluations
     (second,) = run_search(config, url.replace("studies", "others")).evaluations
     assert first.accuracy is not None and first.accuracy == second.accuracy
-    assert [p["epoch"] for p in first.curve] == [1, 2]
+    assert [(p["epoch"], p["rung"]) for p in first.curve] == [(0.5, 1), (1, 2), (2, 3)]
 
 
 def test_a_folder_of_images_may_be_named_from_here(

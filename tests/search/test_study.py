@@ -13,6 +13,7 @@ from nasattn.config import list_yaml, shipped
 from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.latency import Deployment
 from nasattn.proxy import Fidelity, Recipe
+from nasattn.proxy.defaults import default_settings
 from nasattn.search.driver import alike_in_proxy
 from nasattn.search.limits import Limit
 from nasattn.search.samplers import SAMPLERS, make_sampler
@@ -51,8 +52,8 @@ def test_a_configuration_from_keys() -> None:
     assert make_config(settings) == StudyConfig(
         SPACE,
         "digits",
-        Fidelity(epochs=5),
-        Recipe(lr=0.01),
+        replace(default_settings("digits", "cpu")[0], epochs=5),
+        replace(default_settings("digits", "cpu")[1], lr=0.01),
         "mine",
         7,
         7200.0,
