@@ -328,6 +328,8 @@ def memory() -> dict[str, Any]:
     from nasattn.search.cluster import RAY_ENVIRONMENT
 
     environment |= RAY_ENVIRONMENT
+    folder = tempfile.TemporaryDirectory()
+    environment["NASATTN_CHECKPOINTS"] = folder.name
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     peak = float(done.stdout.splitlines()[-1])
     print(f"peak memory of a worker: {peak:.0f} MB (target 1500)", flush=True)
@@ -342,7 +344,7 @@ def print_peak() -> None:
     from nasattn.search.worker import start_proxy
 
     for placement in ("fsla_c49,fsla_c49,none,none", "lka_k21_d3,lka_k21_d3,sb,ela_l", "none,none,none,none"):
-        training = start_proxy(ProxyJob(HOST, placement, Fidelity(), Recipe()), TASK, "benchmark-memory")
+        training = start_proxy(ProxyJob(HOST, placement, Fidelity(), Recipe()), TASK, "benchmark")
         training.step()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

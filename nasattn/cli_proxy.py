@@ -58,7 +58,7 @@ def proxy_report(
 
 
 def _show(report: ProxyReport, as_json: bool) -> None:
-    from nasattn.report.agreement import agreement_summary, agreement_table, verdict
+    from nasattn.report.agreement import agreement_summary, agreement_table, context, verdict
 
     if as_json:
         print(json.dumps({**report.to_dict(), **agreement_summary(report.agreement)}, indent=2))
@@ -66,7 +66,7 @@ def _show(report: ProxyReport, as_json: bool) -> None:
     printer = console.out()
     printer.print(agreement_table(report.agreement, printer.width))
     printer.print(f"\nLong runs: {report.longer} times the epochs of {report.study}, on images held out of it.", highlight=False)
-    printer.print(verdict(report.agreement), highlight=False, soft_wrap=True)
+    printer.print(f"{verdict(report.agreement)} {context(report.agreement)}", highlight=False, soft_wrap=True)
 
 
 def tune_proxy(

@@ -16,14 +16,14 @@ rough figure: so every figure stands beside those of the counted predictors, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from nasattn.errors import UsageError
 from nasattn.front import hypervolume, non_dominated
-from nasattn.proxy.ranks import Floats, kendall, partial, resamples, seed_to_seed, spearman, top_half
+from nasattn.proxy.ranks import Floats, kendall, partial, resamples, rightly_ordered, seed_to_seed, settled_order, spearman, top_half
 
 DRAWS = 2000
 FEWEST = 4  # placements; three have but six orders
@@ -56,6 +56,8 @@ class PredictorAgreement:
         regret: Long-run accuracy of the best placement minus that of the predictor's first choice, 0..1 (mean over first choices that tie).
         hypervolume: Share of the true front's hypervolume that the front by (predictor, latency) keeps, 0..1.
         chosen: Number of placements on that front; one that chooses all keeps all.
+        settled: Of the pairs that the long runs settle (every run of one above every run of the other), the share that it orders
+            rightly, 0..1: what a ranking can be asked for where many placements are equally good.
     """
 
     name: str
@@ -67,6 +69,7 @@ class PredictorAgreement:
     regret: float | None
     hypervolume: float | None
     chosen: int | None
+    settled: Estimate = field(default_factory=Estimate)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class Agreement:
         ceiling: tau-b of one seed's long runs with another's, mean over the pairs of seeds: as far as one long run can be trusted.
         no_better_than: Predictors (or ``chance``: a tau of 0) whose tau the proxy's does not exceed, or not beyond the paired interval.
         stronger_reversed: Predictors that would rank better than the proxy if less of them were taken for better.
+        settled_pairs: Number of pairs of placements that the long runs settle, of n (n - 1) / 2.
     """
 
     points: tuple[Point, ...]
@@ -111,6 +115,7 @@ class Agreement:
     ceiling: Estimate
     no_better_than: tuple[str, ...]
     stronger_reversed: tuple[str, ...]
+    settled_pairs: int = 0
 
     @property
     def better(self) -> bool:
@@ -135,6 +140,7 @@ class Agreement:
             ceiling=Estimate(**values["ceiling"]),
             no_better_than=tuple(values["no_better_than"]),
             stronger_reversed=tuple(values["stronger_reversed"]),
+            settled_pairs=values["settled_pairs"],
         )
 
 
@@ -181,8 +187,8 @@ def agree(
     truth: Floats = np.asarray(np.nanmean(runs, 1)).round(DIGITS)
     weights = resamples(len(truth), draws, seed)
     reference = (float(truth.min()), float(SLOWER * ratio.max()))
-    proxy_tau = kendall(_rankable(proxy[used]), truth, weights)
-    found = [_compare(name, _rankable(v[used]), truth, ratio, weights, reference, proxy_tau) for name, v in every.items()]
+    proxy_tau, order = kendall(_rankable(proxy[used]), truth, weights), settled_order(runs.round(DIGITS))
+    found = [_compare(name, _rankable(v[used]), truth, ratio, weights, reference, proxy_tau, order) for name, v in every.items()]
     return Agreement(
         points=tuple(
             Point(placements[i], float(proxy[i]), tuple(float(v) if np.isfinite(v) else None for v in long_run[i]), float(latency[i]))
@@ -197,6 +203,7 @@ def agree(
         ceiling=estimate(seed_to_seed(runs, weights)),
         no_better_than=_no_better_than(found[0], found[1:]),
         stronger_reversed=tuple(f.name for f in found[1:] if -(f.tau.value or 0.0) > max(0.0, found[0].tau.value or 0.0)),
+        settled_pairs=int(np.abs(order).sum()) // 2,
     )
 
 
@@ -251,7 +258,7 @@ def hypervolume_kept(x: Floats, y: Floats, latency: Floats, reference: tuple[flo
 
 
 def _compare(
-    name: str, x: Floats, truth: Floats, latency: Floats, weights: Floats, reference: tuple[float, float], proxy_tau: Floats
+    name: str, x: Floats, truth: Floats, latency: Floats, weights: Floats, reference: tuple[float, float], proxy_tau: Floats, order: Floats
 ) -> PredictorAgreement:
     tau, rho = kendall(x, truth, weights), spearman(x, truth, weights)
     kept, chosen = hypervolume_kept(x, truth, latency, reference)
@@ -265,6 +272,7 @@ def _compare(
         regret=regret(x, truth),
         hypervolume=kept,
         chosen=chosen,
+        settled=estimate(rightly_ordered(x, order, weights)),
     )
 
 

@@ -76,9 +76,9 @@ class CheckpointedTraining:
 
     def __init__(self, training: ProxyTraining, identity: str, checkpoints: Checkpoints) -> None:
         self.training, self.identity, self.checkpoints = training, identity, checkpoints
-        self.data = _fingerprint(training)
+        self.circumstances = {"job": repr(training.job), "data": _fingerprint(training), "torch": str(torch.__version__)}
         state = checkpoints.load(identity)
-        if state is not None and state.get("data") == self.data and state.get("torch") == torch.__version__:
+        if state is not None and all(state.get(k) == v for k, v in self.circumstances.items()):
             training.resume(state["training"])
 
     @property
@@ -92,7 +92,7 @@ class CheckpointedTraining:
         if self.done:
             self.checkpoints.remove(self.identity)
         else:
-            self.checkpoints.save(self.identity, {"training": self.training.state(), "data": self.data, "torch": str(torch.__version__)})
+            self.checkpoints.save(self.identity, {"training": self.training.state(), **self.circumstances})
         return report
 
 

@@ -57,6 +57,24 @@ def seed_to_seed(runs: Floats, weights: Floats) -> Floats:
     return _divide(np.where(known, stack, 0.0).sum(0), known.sum(0).astype(float))
 
 
+def settled_order(runs: Floats) -> Floats:
+    """``(n, n)``: 1 where every run of the first placement, ``(n, runs)``, is above every run of the second, -1 the other way, else 0.
+
+    Of two equal placements with two runs each, one pair in three is settled by chance.
+    """
+    lowest, highest = np.nanmin(runs, 1), np.nanmax(runs, 1)
+    above = (lowest[:, None] > highest[None, :]).astype(float)
+    return np.asarray(above - above.T)
+
+
+def rightly_ordered(x: Floats, order: Floats, weights: Floats) -> Floats:
+    """Share of the pairs that *order* settles, ``(n, n)``, in which x agrees, in each resample: ``(draws,)``; ties in x count half, NaN in x ranks nothing."""
+    if np.isnan(x).any():
+        return np.full(len(weights), np.nan)
+    agreeing, settled = (((weights @ s) * weights).sum(-1) for s in (order * _signs(x), np.abs(order)))
+    return (1 + _divide(agreeing, settled)) / 2
+
+
 def _signs(values: Floats) -> Floats:
     """``(n, n)``: 1 where the first is larger, -1 where the second is, 0 where they tie or either is NaN."""
     larger = (values[:, None] > values[None, :]).astype(float)

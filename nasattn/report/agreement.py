@@ -24,7 +24,7 @@ CHANCE = "chance"
 
 def agreement_summary(found: Agreement) -> dict[str, Any]:
     """Everything as plain data for JSON, with the verdict."""
-    return {"better": found.better, "verdict": verdict(found), **found.to_dict()}
+    return {"better": found.better, "verdict": verdict(found), "context": context(found), **found.to_dict()}
 
 
 def verdict(found: Agreement) -> str:
@@ -48,28 +48,42 @@ def verdict(found: Agreement) -> str:
     return " ".join(told)
 
 
+def context(found: Agreement) -> str:
+    """What the verdict has to be read with: how far long runs agree with each other, and the pairs that they settle."""
+    told = []
+    if found.ceiling.value is not None:
+        told.append(f"One long run agrees with another by a tau of {_interval(found.ceiling)}.")
+    if found.proxy.settled.value is not None:
+        told.append(
+            f"Of the {found.settled_pairs} pairs that the long runs settle, the proxy orders {found.proxy.settled.value:.0%} rightly."
+        )
+    return " ".join(told)
+
+
 def agreement_table(found: Agreement, width: int = 80) -> Table:
     """A row a predictor, the proxy first, then one long run against another, which no proxy can be expected to exceed by far.
 
     Args:
         found: What was compared.
-        width: Columns of the terminal; below 125 only tau has its interval.
+        width: Columns of the terminal; below 125 only tau has its interval, and rho is left out.
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left", caption_justify="left")
     runs = f"{found.seeds} long runs each" if found.seeds > 1 else "one long run each"
     table.title = Text(f"rankings of {len(found.points)} placements against {runs}")
-    for name, justify in (("", "left"), ("tau", "right"), ("rho", "right"), ("top half", "right"), ("given\nlatency", "right"),
-                          ("regret", "right"), ("front\nkept", "right")):  # fmt: skip
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     ends = width >= WIDE
+    for name in ("", "tau", *(("rho",) if ends else ()), "top half", "given\nlatency", "pairs\nright", "regret", "front\nkept"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
     table.add_row(*_row(found.proxy, ends), style="bold")
     table.add_row(Text(CEILING), _interval(found.ceiling))
     for other in found.others:
         table.add_row(*_row(other, ends))
+    spearman = "; rho: Spearman's" if ends else ""
+    pairs = len(found.points) * (len(found.points) - 1) // 2
     notes = [
-        "tau: Kendall's tau-b with the mean of the long runs, where more is better, and its 95 % interval; rho: Spearman's",
+        f"tau: Kendall's tau-b with the mean of the long runs, where more is better, and its 95 % interval{spearman}",
         "top half: tau within the more accurate half; given latency: partial Spearman correlation",
         f"{CEILING}: one long run against another, as far as a single one can be trusted",
+        f"pairs right: of the {found.settled_pairs} pairs (of {pairs}) in which every long run of one is above every one of the other",
         "regret: points of accuracy that the first choice gives away",
         "front kept: hypervolume of the front chosen, in brackets how many placements that takes; "
         f"counted above accuracy {found.reference[0]:.3f} and below latency {found.reference[1]:.2f}x",
@@ -83,8 +97,10 @@ def agreement_table(found: Agreement, width: int = 80) -> Table:
 def _row(of: PredictorAgreement, ends: bool) -> list[Text | str]:
     show = _interval if ends else lambda estimate: _number(estimate.value)
     kept = "-" if of.hypervolume is None else f"{of.hypervolume:.0%} ({of.chosen})"
+    settled = "-" if of.settled.value is None else f"{of.settled.value:.0%}"
     regret = "-" if of.regret is None else f"{100 * of.regret:.1f}"
-    return [Text(of.name), _interval(of.tau), show(of.spearman), show(of.top_half), show(of.partial), regret, kept]
+    rho = (show(of.spearman),) if ends else ()
+    return [Text(of.name), _interval(of.tau), *rho, show(of.top_half), show(of.partial), settled, regret, kept]
 
 
 def _interval(estimate: Estimate) -> str:

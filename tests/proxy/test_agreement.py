@@ -19,7 +19,7 @@ from nasattn.proxy.agreement import (
     regret,
     stratified,
 )
-from nasattn.proxy.ranks import kendall, partial, resamples, seed_to_seed, spearman, top_half
+from nasattn.proxy.ranks import kendall, partial, resamples, seed_to_seed, settled_order, spearman, top_half
 
 Array = np.ndarray
 
@@ -303,3 +303,21 @@ def test_a_choice_of_few() -> None:
     assert stratified(np.array([np.nan]), 2) == []
     with pytest.raises(UsageError, match="at least 2, got 1"):
         stratified(scores, 1)
+
+
+def test_pairs_that_every_run_settles() -> None:
+    """Of four placements the first two overlap in their runs: five of six pairs are settled, and the proxy has one of them wrong."""
+    runs = np.array([[0.50, 0.60], [0.55, 0.58], [0.70, 0.72], [0.90, 0.95]])
+    order = settled_order(runs)
+    assert order[0].tolist() == [0, 0, -1, -1] and (order == -order.T).all()
+    found = agree(list("abcd"), np.array([0.3, 0.2, 0.6, 0.5]), runs, np.array([1.0, 1.1, 1.2, 1.3]), {"same": np.ones(4)})
+    assert found.settled_pairs == 5
+    assert found.proxy.settled.value == pytest.approx(4 / 5)
+    assert found.others[0].settled.value is None
+    assert Agreement.from_dict(found.to_dict()) == found
+
+
+def test_a_tie_of_the_predictor_is_half_right() -> None:
+    runs = np.array([[0.1, 0.1], [0.2, 0.2], [0.3, 0.3], [0.4, 0.4]])
+    found = agree(list("abcd"), np.array([0.1, 0.1, 0.3, 0.4]), runs, np.array([1.0, 1.1, 1.2, 1.3]), {})
+    assert found.settled_pairs == 6 and found.proxy.settled.value == pytest.approx(5.5 / 6)

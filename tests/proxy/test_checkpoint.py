@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,11 @@ def test_other_data_are_not_continued(digits: Task, checkpoints: Checkpoints) ->
     brighter = Task(digits.name, digits.classes, Split(digits.train.images.clamp_min(3), digits.train.labels), digits.val)
     assert begin(brighter, checkpoints).training.done_steps == 0
     assert begin(digits, checkpoints).training.done_steps > 0
+
+
+def test_another_job_is_not_continued(digits: Task, checkpoints: Checkpoints) -> None:
+    begin(digits, checkpoints).step()
+    assert begin(digits, checkpoints, replace(JOB, placement="none,none,none,none")).training.done_steps == 0
 
 
 def test_old_checkpoints_are_removed(checkpoints: Checkpoints) -> None:

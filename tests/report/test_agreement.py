@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nasattn.errors import UsageError
 from nasattn.proxy.agreement import Agreement, agree
-from nasattn.report.agreement import agreement_summary, agreement_table, plot_agreement, verdict
+from nasattn.report.agreement import agreement_summary, agreement_table, context, plot_agreement, verdict
 
 N = 20
 RNG = np.random.default_rng(1)
@@ -61,12 +61,12 @@ def test_rows_of_the_table() -> None:
     ]
     p = found.proxy
     assert row(found, "proxy") == (
-        f"proxy {ends(p.tau)} {p.spearman.value:.2f} {p.top_half.value:.2f} {p.partial.value:.2f} "
+        f"proxy {ends(p.tau)} {p.top_half.value:.2f} {p.partial.value:.2f} {100 * p.settled.value:.0f}% "
         f"{100 * p.regret:.1f} {100 * p.hypervolume:.0f}% ({p.chosen})"  # type: ignore[operator]
     )
     assert row(found, "seed to seed") == f"seed to seed {ends(found.ceiling)}"
     assert row(found, "grad_norm") == "grad_norm - - - - - -"
-    assert row(found, "latency").split()[-4] == "-"  # given itself
+    assert row(found, "latency").split()[-5] == "-"  # given itself
     assert row(found, "latency").endswith("100% (20)")
 
 
@@ -162,3 +162,12 @@ def test_the_verdict_on_a_proxy_that_ranks_the_wrong_way_round() -> None:
     found = compared(-GOOD, {})
     assert found.proxy.tau.high is not None and found.proxy.tau.high < 0
     assert verdict(found).endswith("is no better than chance: the interval of its tau does not lie above 0.")
+
+
+def test_what_the_verdict_is_to_be_read_with() -> None:
+    found = compared()
+    assert context(found) == (
+        f"One long run agrees with another by a tau of {ends(found.ceiling)}. "
+        f"Of the {found.settled_pairs} pairs that the long runs settle, the proxy orders {found.proxy.settled.value:.0%} rightly."
+    )
+    assert "agrees with another" not in context(compared(long_run=LONG[:, :1]))
