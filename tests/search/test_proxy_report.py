@@ -174,12 +174,12 @@ def test_the_command_shows_what_is_stored(
     picture = tmp_path / "trust.png"
     assert _run(["proxy-report", "s", "--stored", "--storage", studied[1], "--plot", str(picture)]) == 0
     shown = capsys.readouterr().out
-    for part in ("proxy", "seed to seed", "params", "macs", "latency", "grad_norm", "naswot", "ranks better than", "Long runs: 3 times"):
+    for part in ("proxy", "seed to seed", "params", "macs", "latency", "grad_norm", "naswot", "The proxy, tau 1.00", "Long runs: 3 times"):
         assert part in shown
     assert picture.stat().st_size > 10_000
     assert _run(["proxy-report", "s", "--stored", "--storage", studied[1], "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
-    assert values["proxy"]["tau"]["value"] == pytest.approx(1.0) and values["better"] is True
+    assert values["proxy"]["tau"]["value"] == pytest.approx(1.0) and values["verdict"].startswith("The proxy, tau 1.00")
     assert _run(["front", "s", "--storage", studied[1]]) == 0
     assert "Proxy: The proxy, tau 1.00" in capsys.readouterr().out
     assert _run(["proxy-report", "s-x3-s1", "--stored", "--storage", studied[1]]) == 2
