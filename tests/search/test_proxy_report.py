@@ -81,6 +81,7 @@ def fails(*job: Any) -> Any:
     raise AssertionError("nothing is to be trained")
 
 
+@pytest.mark.slow
 def test_a_placement_that_fails_is_left_out_and_counted(studied: tuple[Store, str], report: Any) -> None:
     found = run_proxy_report(studied[0], "s", placements=8, longer=2, seeds=2, start=start_failing_eca)
     lost = sum(p.placement.startswith("eca") for p in report.agreement.points)
@@ -129,6 +130,7 @@ def test_too_few_trials(tmp_path: Path, ray_session: None) -> None:
         tune_proxy(Store(url), "few", 10, tmp_path / "out.yaml")
 
 
+@pytest.mark.slow
 def test_tuning_takes_the_best_within_the_time_and_writes_it(studied: tuple[Store, str], report: Any, tmp_path: Path) -> None:
     """Scripted: more epochs rank better; a training takes a second an epoch, so four epochs are the most that fit."""
     out = tmp_path / "recipe.yaml"
