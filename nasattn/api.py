@@ -265,9 +265,6 @@ def proxy_report(
         StudyError: No such study, too few completed trials, or no report stored.
         NasattnError: The trainings were interrupted; the same call continues them.
     """
-    from nasattn.search.cluster import quiet_libraries
-
-    quiet_libraries()
     from nasattn.search.proxy_report import run_proxy_report, stored_proxy_report
 
     store = Store(default_storage(storage), create=False)
@@ -304,12 +301,9 @@ def tune_proxy(
         UsageError: *out* is no YAML file in a folder that exists.
         NasattnError: Interrupted, or nothing that was tried is within the time.
     """
-    from nasattn.search.cluster import quiet_libraries
-
     path = Path(out)
     if path.suffix not in (".yaml", ".yml") or not path.parent.is_dir():
         raise UsageError(f"the recipe file {out} must be a .yaml file in a folder that exists")
-    quiet_libraries()
     from nasattn.search.tune_proxy import tune_proxy as tune
 
     return tune(Store(default_storage(storage), create=False), study, seconds, path, listener=listener, **options)

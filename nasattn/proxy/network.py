@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -96,7 +97,7 @@ def _classes_of(file: str, host: Host) -> int:
     return int(found[0].shape[0]) if found else 0
 
 
-def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """The optimiser's groups, each with its peak of the learning rate: all in one, or with *pretrained* the backbone and what is new."""
     if not recipe.pretrained:
         return [{"params": list(model.parameters()), "lr": recipe.lr}]
@@ -112,21 +113,19 @@ def _new_parameters(model: nn.Module) -> set[str]:
     """Names of the parameters of inserted attentions and of the head."""
     head = model.get_classifier()  # type: ignore[operator]
     own = {id(p) for p in head.parameters()}
-    for block in model.modules():
-        if isinstance(block, PlacedBlock):
-            own |= {id(p) for name in block.inserted for p in block.get_submodule(name).parameters()}
+    own |= {id(p) for module in _inserted(model) for p in module.parameters()}
     return {name for name, parameter in model.named_parameters() if id(parameter) in own}
+
+
+def _inserted(model: nn.Module) -> list[nn.Module]:
+    """The modules that carry the placement's attentions."""
+    blocks = [m for m in model.modules() if isinstance(m, PlacedBlock)]
+    return [block.get_submodule(name) for block in blocks for name in block.inserted]
 
 
 def freeze_batch_norms(model: nn.Module) -> None:
     """Let the BatchNorms of the pretrained layers keep their statistics, until `train()`; those of inserted attentions learn theirs."""
-    inserted = {
-        id(m)
-        for block in model.modules()
-        if isinstance(block, PlacedBlock)
-        for name in block.inserted
-        for m in block.get_submodule(name).modules()
-    }
+    inserted = {id(m) for module in _inserted(model) for m in module.modules()}
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(module) not in inserted:
             module.eval()

@@ -37,8 +37,9 @@ class TrainingStep:
     def __init__(self, model: nn.Module, recipe: Recipe, steps: int, scale: Scale) -> None:
         self.model, self.recipe, self.scale = model, recipe, scale
         self.device = scale[0].device
-        self.rates = [learning_rates(group["lr"], recipe.warmup, steps).to(self.device) for group in parameter_groups(model, recipe)]  # type: ignore[arg-type]
-        groups = [{**group, "lr": torch.zeros((), device=self.device)} for group in parameter_groups(model, recipe)]
+        groups = parameter_groups(model, recipe)
+        self.rates = [learning_rates(group["lr"], recipe.warmup, steps).to(self.device) for group in groups]
+        groups = [{**group, "lr": torch.zeros((), device=self.device)} for group in groups]
         on_cuda = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True, capturable=on_cuda)
         self.parts = 1

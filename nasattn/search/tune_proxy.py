@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import optuna
@@ -169,7 +169,7 @@ class _Suggestions:
         self.config, self.limit, self.tried = config, limit, tried
         self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=4))
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Fidelity]:
         seen = {self.config.fidelity}
         yield self.config.fidelity
         for _ in range(TRIES):
