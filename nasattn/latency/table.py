@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from nasattn.attention import Placement
 
@@ -146,5 +145,7 @@ def _log_sd(ratio: Ratio) -> float:
 def _kendall(a: Sequence[float], b: Sequence[float]) -> float | None:
     if len(a) < 3:
         return None
+    from scipy.stats import kendalltau  # late: its import is a second of every worker's start
+
     tau = float(kendalltau(a, b).statistic)
     return None if math.isnan(tau) else tau

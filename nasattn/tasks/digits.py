@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from nasattn.tasks.scans import handwritten_digits
 from nasattn.tasks.task import Split, Task, TaskRequest, register_task, split_points
 
 VAL_SHARE = 0.25  # not trained on: one half is for validation, the other is held out
@@ -17,13 +18,11 @@ def digits(request: TaskRequest) -> Task:
 
     The split is the same for every seed; the seed chooses the subset when fewer samples are asked for than there are.
     """
-    from sklearn.datasets import load_digits
-
-    scans = load_digits()
-    images = torch.from_numpy(scans.images.astype(np.float32)) / 16
+    scans = handwritten_digits()
+    images = torch.from_numpy(scans.images)
     images = F.interpolate(images[:, None], size=(request.resolution,) * 2, mode="bilinear", align_corners=False)
     pixels = (images * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
-    labels = torch.from_numpy(scans.target.astype(np.int64))
+    labels = torch.from_numpy(scans.digits)
     order = np.random.default_rng(0).permutation(len(labels))
     train_order, *others = np.split(order, split_points(len(order), VAL_SHARE))
     rng = np.random.default_rng(request.seed)

@@ -35,8 +35,25 @@ def scan_numbers(which: int) -> dict[bytes, int]:
     return dict(zip((np.round(i * 255).astype(np.uint8).tobytes() for i in images), digits.tolist(), strict=True))
 
 
-def horizontal(bar: np.ndarray) -> bool:
-    return bool((bar == 255).all(1).any())
+def cue_name(cue: np.ndarray) -> str:
+    """What the blue channel shows, read from its pixels."""
+    side = len(cue)
+    middle, border = cue[side // 2, side // 2], cue[0, 0]
+    if border:
+        assert not middle
+        return "frame"
+    rows, columns = bool((cue == 255).all(1).any()), bool((cue == 255).all(0).any())
+    assert middle and not (rows and columns)
+    return "horizontal" if rows else "vertical" if columns else "block"
+
+
+def asked(cue: str, red: int, green: int, blue: int) -> int:
+    """Which digit a cue in corner *blue* asks for, of that in corner *red* (0) and that in corner *green* (1)."""
+    if cue in ("horizontal", "vertical"):
+        return int(cue == "vertical")
+    mates = [c for c in (red, green) if (c // 2 == blue // 2 if cue == "frame" else c % 2 == blue % 2)]
+    assert len(mates) == 1, "the digits stand in the row and in the column of the cue"
+    return int(mates[0] == green)
 
 
 @pytest.mark.parametrize("resolution", [24, 48])
@@ -47,12 +64,11 @@ def test_the_label_is_the_digit_that_the_cue_names(resolution: int, which: int) 
     split = task.train if which == 0 else task.val
     known = scan_numbers(which)
     where, shown = patches(split, side=8)  # at these resolutions a scan is shown as it is, 8 x 8
-    for corners, (red, green, bar), label in zip(where, shown, split.labels.tolist(), strict=True):
+    for corners, (red, green, cue), label in zip(where, shown, split.labels.tolist(), strict=True):
         assert len(set(corners)) == 3
         digits = known[red.tobytes()], known[green.tobytes()]
         assert digits[0] != digits[1]
-        assert label == digits[0 if horizontal(bar) else 1]
-        assert horizontal(bar) != horizontal(bar.T)
+        assert label == digits[asked(cue_name(cue), *corners)]
 
 
 @pytest.mark.parametrize(("resolution", "side"), [(24, 8), (48, 8), (64, 10), (97, 16)])
@@ -62,7 +78,7 @@ def test_resolutions(resolution: int, side: int) -> None:
         assert split.images.shape == (count, 3, resolution, resolution)
         where, shown = patches(split, side)
         assert all(len(set(corners)) == 3 for corners in where)
-        assert all(horizontal(bar) != horizontal(bar.T) for bar in shown[:, 2])
+        assert {cue_name(cue) for cue in shown[:, 2]} == {"horizontal", "vertical", "frame", "block"}
     assert (task.name, task.classes, task.in_chans) == ("cued_digits", tuple("0123456789"), 3)
 
 
@@ -96,13 +112,19 @@ def test_the_seed_decides_everything() -> None:
 
 
 def test_without_the_cue_one_is_right_in_half_of_the_cases() -> None:
-    split = load(24, samples=2000).train
+    split = load(24, samples=4000).train
     known = scan_numbers(0)
     where, shown = patches(split, side=8)
-    red = np.array([known[r.tobytes()] for r in shown[:, 0]])
-    assert 0.46 < (red == split.labels.numpy()).mean() < 0.54
-    assert np.bincount(split.labels, minlength=10).min() > 120  # the digits are evenly spread, and so are the corners
-    assert min(np.bincount(where[:, channel], minlength=4).min() for channel in range(3)) > 400
+    red_meant = np.array([known[r.tobytes()] for r in shown[:, 0]]) == split.labels.numpy()
+    cues = np.array([cue_name(cue) for cue in shown[:, 2]])
+    assert 0.47 < red_meant.mean() < 0.53
+    for cue in ("frame", "block"):  # nor does the cue alone say it, nor where one digit is
+        of = cues == cue
+        assert 0.07 < of.mean() < 0.13
+        assert 0.42 < red_meant[of].mean() < 0.58
+        assert all(0.35 < red_meant[of & (where[:, 0] == corner)].mean() < 0.65 for corner in range(4))
+    assert np.bincount(split.labels, minlength=10).min() > 300  # the digits are evenly spread, and so are the corners
+    assert min(np.bincount(where[:, channel], minlength=4).min() for channel in range(3)) > 850
 
 
 def test_all_there_is() -> None:

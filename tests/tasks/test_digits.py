@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from nasattn.tasks import TaskRequest, load_task
+from nasattn.tasks.scans import handwritten_digits
 
 
 def rows(images: torch.Tensor) -> set[bytes]:
@@ -47,3 +49,11 @@ def test_held_out_scans() -> None:
 
 def test_more_than_there_are() -> None:
     assert len(load_task("digits", TaskRequest(8, samples=5000)).train) == 1347
+
+
+def test_the_scans_are_those_of_scikit_learn() -> None:
+    from sklearn.datasets import load_digits
+
+    theirs, ours = load_digits(), handwritten_digits()
+    assert (ours.images == theirs.images.astype(np.float32) / 16).all()
+    assert (ours.digits == theirs.target).all()
