@@ -33,4 +33,4 @@ def handwritten_digits() -> Scans:
 
         images, digits = load_digits(return_X_y=True)
         images = images.reshape(-1, 8, 8)
-    return Scans(images.astype(np.float32) / DARKEST, digits.astype(np.int64))
+    return Scans((images / DARKEST).astype(np.float32), digits.astype(np.int64))
