@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,10 @@ Floats = npt.NDArray[np.float64]
 
 DRAWS = 2000
 NORMAL_95 = 1.96
+CERTIFIED_SEEDS = 2  # trainings of a placement, the one that chose it among them
+# How much more than by the number of its images an accuracy varies from seed to seed, in variance: what is taken until
+# trainings were repeated, and how many repetitions that outweighs. On cued_digits it lies between 2 and 10.
+NOISE, NOISE_WEIGHT = 4.0, 4
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class FrontMember:
         placement: The placement.
         accuracy: Mean over its seeds, 0..1.
         accuracy_sd: Standard deviation over the seeds; None with one seed, which says nothing of it.
-        accuracy_se: Standard error of `accuracy`: over the seeds, at least that of the number of validation images.
+        accuracy_se: Standard error of `accuracy`, of images and seeds; where a placement has few seeds, how far seeds of others differ counts too.
         seeds: Number of seeds.
         latency_ms: Of the host with the placement.
         latency_ratio: To the plain host.
@@ -36,7 +40,8 @@ class FrontMember:
         latency_ratio_high: Upper end.
         params: Parameters of the host.
         macs: Multiply-accumulates of one image at deployment resolution.
-        tier: `certified` once re-measured with new seeds, else `provisional`.
+        tier: On the front `certified` once trained with another seed and measured end to end with nothing else running, until then
+            `provisional`; off it `dominated`.
         p_member: Probability of membership, given the errors above.
         latency_method: `pair`: measured end to end; `table`: predicted from the additive table.
         latency_exclusive: Nothing else used the device meanwhile; else the latency is `shared`, and cannot certify a member.
@@ -120,7 +125,12 @@ def front(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
 
     Trials of one placement with different seeds are one point. Trials that did not complete never stand on it.
     """
-    points = [p for p in _points(evaluations) if not math.isnan(p.accuracy)]
+    return [p for p in appraise(evaluations) if p.tier != "dominated"]
+
+
+def appraise(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
+    """All placements that a study has completed, fastest first: members of the front and those that are dominated."""
+    points = _points(evaluations)
     if not points:
         return []
     accuracy = np.array([p.accuracy for p in points])
@@ -129,12 +139,16 @@ def front(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
     p_member = membership(accuracy, np.array([p.accuracy_se for p in points]), np.log(ratio), ratio_se)
     on_front = non_dominated(accuracy, ratio)
     gains = _gains(evaluations)
-    members = [
-        FrontMember(**{**asdict(p), "p_member": float(q), "gain": gains.get(p.placement)})
+    appraised = [
+        replace(p, p_member=float(q), gain=gains.get(p.placement), tier=_tier(p) if on else "dominated")
         for p, q, on in zip(points, p_member, on_front, strict=True)
-        if on
     ]
-    return sorted(members, key=lambda m: m.latency_ratio)
+    return sorted(appraised, key=lambda m: m.latency_ratio)
+
+
+def _tier(member: FrontMember) -> Tier:
+    measured = member.latency_method == "pair" and member.latency_exclusive
+    return "certified" if measured and member.seeds >= CERTIFIED_SEEDS else "provisional"
 
 
 def _gains(evaluations: Sequence[EvaluationRecord]) -> dict[str, float]:
@@ -149,28 +163,41 @@ def _gains(evaluations: Sequence[EvaluationRecord]) -> dict[str, float]:
 
 
 def _points(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
-    by_placement: dict[str, list[EvaluationRecord]] = {}
+    by_placement: dict[str, dict[int, EvaluationRecord]] = {}
     for e in evaluations:
-        if e.state == "COMPLETE" and e.accuracy is not None and e.latency is not None:
-            by_placement.setdefault(e.placement, []).append(e)
-    return [_point(group) for group in by_placement.values()]
+        if e.state == "COMPLETE" and e.accuracy is not None and math.isfinite(e.accuracy) and e.latency is not None:
+            by_placement.setdefault(e.placement, {}).setdefault(e.seed, e)
+    groups = [list(of_seed.values()) for of_seed in by_placement.values()]
+    squares = sum(_seed_noise(group)[0] for group in groups) + NOISE * NOISE_WEIGHT
+    noise = squares / (sum(_seed_noise(group)[1] for group in groups) + NOISE_WEIGHT)
+    return [_point(group, noise) for group in groups]
 
 
-def _point(group: list[EvaluationRecord]) -> FrontMember:
+def _sampling_variance(mean: float, images: int) -> float:
+    return max(mean * (1 - mean), 0.25 / images) / images
+
+
+def _seed_noise(group: Sequence[EvaluationRecord]) -> tuple[float, int]:
+    """Sum of squares of one placement's accuracies about their mean, in units of the variance that their number of images explains; and its degrees of freedom."""
+    values = np.array([e.accuracy for e in group])
+    variance = _sampling_variance(float(values.mean()), group[0].val_samples or 1)
+    return float(((values - values.mean()) ** 2).sum() / variance), len(values) - 1
+
+
+def _point(group: list[EvaluationRecord], noise: float) -> FrontMember:
+    """The point of one placement's trainings, one a seed, where *noise* is how far seeds differ among all placements."""
     first = group[0]
     assert first.latency is not None
-    by_seed = {e.seed: e.accuracy for e in group if e.accuracy is not None}
-    values = np.array(list(by_seed.values()))
+    values = np.array([e.accuracy for e in group])
     mean = float(values.mean())
-    images = first.val_samples or 1
-    sampling = math.sqrt(max(mean * (1 - mean), 0.25 / images) / images)
-    sd = float(values.std(ddof=1)) if len(values) > 1 else None
+    squares, freedom = _seed_noise(group)
+    own_noise = max(1.0, (squares + noise * NOISE_WEIGHT) / (freedom + NOISE_WEIGHT))
     return FrontMember(
         trial=first.trial,
         placement=first.placement,
         accuracy=mean,
-        accuracy_sd=sd,
-        accuracy_se=max(sampling, sd / math.sqrt(len(values)) if sd is not None else 0.0),
+        accuracy_sd=float(values.std(ddof=1)) if len(values) > 1 else None,
+        accuracy_se=math.sqrt(own_noise * _sampling_variance(mean, first.val_samples or 1) / len(values)),
         seeds=len(values),
         latency_ms=first.latency.ms,
         latency_ratio=first.latency.ratio,
