@@ -284,7 +284,7 @@ def ours_time(config: dict[str, Any]) -> dict[str, float]:
     training.model.forward = lambda x: timed("forward", forward)(x) if training.model.training else forward(x)  # type: ignore[method-assign]
     torch.Tensor.backward = timed("backward", backward)  # type: ignore[method-assign, assignment]
     training.step_once.optimizer.step = timed("update", update)  # type: ignore[method-assign]
-    training._validate = timed("validation", training._validate)  # type: ignore[method-assign]
+    training._accuracy = timed("validation", training._accuracy)  # type: ignore[method-assign]
     while not training.done:
         report = training.step()
     torch.Tensor.backward = backward  # type: ignore[method-assign]

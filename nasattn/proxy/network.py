@@ -27,6 +27,7 @@ class ProxyJob:
         seed: Governs initialisation, data order and augmentation.
         device: ``cpu`` or ``cuda``.
         held_out: Score on the test images, which no search sees.
+        tested: Score on the validation images, and at the end on the test images too.
     """
 
     host: str
@@ -36,6 +37,7 @@ class ProxyJob:
     seed: int = 0
     device: str = "cpu"
     held_out: bool = False
+    tested: bool = False
 
 
 def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module:

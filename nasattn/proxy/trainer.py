@@ -15,7 +15,7 @@ from torch import Tensor
 from nasattn.proxy.augment import draw_epoch, stream
 from nasattn.proxy.network import ProxyJob, build_proxy, freeze_batch_norms
 from nasattn.proxy.steps import TrainingStep, autocast, prepared
-from nasattn.tasks import Task
+from nasattn.tasks import Split, StreamedSplit, Task
 
 VAL_BATCH = {"cpu": 50, "cuda": 500}  # images; on a CPU what stays in its caches is twice as fast
 TURN_STEPS = {"cpu": 1, "cuda": 20}  # after which the device is free for a latency measurement
@@ -32,6 +32,7 @@ class TrainingReport:
         seconds: Since the training began, without waiting for others.
         rung: Number of the rung, from 1; None at the end of an epoch that is no rung.
         notes: What the device made necessary, such as a batch in parts; often empty.
+        held_out: At the end of a job that is `tested`, the accuracy on the test images, 0..1.
     """
 
     epoch: float
@@ -40,6 +41,7 @@ class TrainingReport:
     seconds: float
     rung: int | None = None
     notes: tuple[str, ...] = ()
+    held_out: float | None = None
 
 
 class ProxyTraining:
@@ -54,15 +56,23 @@ class ProxyTraining:
         job: What to train.
         task: The data, at the fidelity's resolution.
         turn: Entered around every step; lets a latency measurement on the same device have it alone.
+        test: The test images, for a job that is `tested`.
     """
 
-    def __init__(self, job: ProxyJob, task: Task, turn: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+    def __init__(
+        self,
+        job: ProxyJob,
+        task: Task,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        test: Split | StreamedSplit | None = None,
+    ) -> None:
         self.job, self.turn = job, turn
         self.device = torch.device(job.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.deterministic = True
         self.model = build_proxy(job, len(task.classes), task.in_chans).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train, self.val = task.train.to(self.device), task.val.to(self.device)
+        self.test = test.to(self.device) if test is not None else None
         self.scale = channel_scale(self.train.sample(2000))
         self.batch = min(job.recipe.batch_size, len(self.train))
         self.steps_per_epoch = len(self.train) // self.batch
@@ -98,10 +108,11 @@ class ProxyTraining:
                     self.done_steps += 1
         loss = float(total) / (mark - begun)
         with self.turn(), self._clock():
-            accuracy = self._validate() if math.isfinite(loss) else math.nan
+            accuracy = self._accuracy(self.val) if math.isfinite(loss) else math.nan
+            held_out = self._accuracy(self.test) if self.done and self.test is not None and math.isfinite(accuracy) else None
         rungs = self.job.fidelity.rung_steps(self.steps)
         rung = rungs.index(mark) + 1 if mark in rungs else None
-        return TrainingReport(mark / self.steps_per_epoch, loss, accuracy, self.seconds, rung, self.step_once.notes)
+        return TrainingReport(mark / self.steps_per_epoch, loss, accuracy, self.seconds, rung, self.step_once.notes, held_out)
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on from the last report: tensors and plain values."""
@@ -132,14 +143,14 @@ class ProxyTraining:
             freeze_batch_norms(self.model)
 
     @torch.no_grad()
-    def _validate(self) -> float:
+    def _accuracy(self, split: Split | StreamedSplit) -> float:
         self.model.eval()
         right = torch.zeros((), device=self.device)
-        for images, labels in self.val.batches(torch.arange(len(self.val)), VAL_BATCH[self.device.type]):
+        for images, labels in split.batches(torch.arange(len(split)), VAL_BATCH[self.device.type]):
             with autocast(self.device):
                 logits = self.model(prepared(images, self.scale))
             right += (logits.argmax(1) == labels).sum() + 0 * logits.sum()  # NaN where a logit is not finite
-        return float(right) / len(self.val)
+        return float(right) / len(split)
 
     def _clock(self) -> AbstractContextManager[None]:
         return _Clock(self)

@@ -6,7 +6,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -34,7 +34,8 @@ Start = Callable[[ProxyJob, str, str], Training]
 def start_proxy(job: ProxyJob, task: str, identity: str) -> Training:
     """Train *job* on the task called *task*, from its checkpoint if there is one, giving way to latency measurements on this machine."""
     request = TaskRequest(job.fidelity.resolution, job.fidelity.samples, job.fidelity.val_samples, job.seed, job.held_out)
-    training = ProxyTraining(job, _load_task(task, request), turn=_lease(job.device).turn)
+    test = load_task(task, replace(request, samples=1, held_out=True)).val if job.tested else None
+    training = ProxyTraining(job, _load_task(task, request), _lease(job.device).turn, test)
     return CheckpointedTraining(training, identity, Checkpoints())
 
 

@@ -126,4 +126,17 @@ def test_weights_that_diverged_in_the_last_step_give_no_accuracy(digits: Task) -
     training = ProxyTraining(ProxyJob("nasattn_resnet18", "none,none,none,none", SMALL, Recipe()), digits)
     with torch.no_grad():
         training.model.fc.bias.fill_(math.nan)  # type: ignore[union-attr, operator]
-    assert math.isnan(training._validate())
+    assert math.isnan(training._accuracy(training.val))
+
+
+def test_a_tested_job_is_scored_on_the_test_images_at_its_end(digits: Task) -> None:
+    test = load_task("digits", TaskRequest(8, 600, 200, held_out=True)).val
+    job = ProxyJob("nasattn_resnet18", "none,none,none,none", SMALL, Recipe(), tested=True)
+    plain = train(digits, job.placement)
+    training = ProxyTraining(job, digits, test=test)
+    reports = [training.step() for _ in range(3)]
+    assert figures(reports) == figures(plain)
+    assert [r.held_out for r in reports[:2]] == [None, None]
+    held_out = ProxyTraining(job, Task("digits", digits.classes, digits.train, test))
+    assert [held_out.step() for _ in range(3)][-1].accuracy == reports[-1].held_out
+    assert reports[-1].held_out != reports[-1].accuracy
