@@ -1,0 +1,47 @@
+"""Which placement to train once more: where another seed says most about who belongs to the front.
+
+A search chooses the best of many noisy accuracies, so its front is too good to be true: some of its members are there by luck.
+Trainings with new seeds, which did not choose them, put that right. They go first to likely members that have none, then to whoever's
+membership is least certain, dominated placements included, which bad luck may have kept off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from nasattn.front import CERTIFIED_P, CERTIFIED_SEEDS, FrontMember
+
+MOST_SEEDS = 8  # of one placement; more say little, and one whose trainings fail is given up
+SETTLED = 0.02  # the variance of a membership, p (1 - p), below which another training is not worth its time
+
+
+class Retraining(NamedTuple):
+    """A placement and the seed to train it with."""
+
+    placement: str
+    seed: int
+
+
+def next_retraining(points: Sequence[FrontMember], begun: Mapping[str, Collection[int]], seed: int) -> Retraining | None:
+    """The training that is needed most, or None where all members are trained again and no membership is in doubt.
+
+    Args:
+        points: All placements that were completed (see :func:`nasattn.front.appraise`).
+        begun: By placement the seeds that were trained, are being trained, or failed.
+        seed: Of the study: the others count up from it, so that placements are compared on the same seeds.
+    """
+    most = max(points, key=lambda p: _need(p, len(begun[p.placement])), default=None)
+    if most is None or _need(most, len(begun[most.placement])) <= 0:
+        return None
+    return Retraining(most.placement, next(s for s in range(seed + 1, seed + 2 + MOST_SEEDS) if s not in begun[most.placement]))
+
+
+def _need(point: FrontMember, seeds: int) -> float:
+    """How much is to be learned from one more training; 0 for nothing."""
+    if seeds >= MOST_SEEDS:
+        return 0.0
+    doubt = point.p_member * (1 - point.p_member)
+    if point.tier != "dominated" and point.p_member >= CERTIFIED_P and seeds < CERTIFIED_SEEDS:
+        return 1.0 + doubt
+    return doubt / seeds if doubt > SETTLED else 0.0
