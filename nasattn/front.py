@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 DRAWS = 2000
 NORMAL_95 = 1.96
+SLOWER = 1.05  # a hypervolume's reference latency, times the slowest placement
 CERTIFIED_SEEDS = 2  # trainings of a placement, the one that chose it among them
 CERTIFIED_P = (
     0.5  # probability of membership; in simulations of 40 placements 9 of 10 members above it were true ones, of all members 3 of 4
@@ -49,6 +50,7 @@ class FrontMember:
         latency_method: `pair`: measured end to end; `table`: predicted from the additive table.
         latency_exclusive: Nothing else used the device meanwhile; else the latency is `shared`, and cannot certify a member.
         gain: Accuracy minus that of the plain host trained in the same way, over the seeds that both have; None where there is none.
+        held_out: Mean accuracy on test images that no search sees, of the seeds that were scored on them; None where there are none.
     """
 
     trial: int
@@ -68,6 +70,7 @@ class FrontMember:
     latency_method: str = "pair"
     latency_exclusive: bool = True
     gain: float | None = None
+    held_out: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -154,6 +157,29 @@ def _tier(member: FrontMember, p_member: float) -> Tier:
     return "certified" if measured and member.seeds >= CERTIFIED_SEEDS and p_member >= CERTIFIED_P else "provisional"
 
 
+def claimed_and_honest(appraised: Sequence[FrontMember]) -> tuple[float, float] | None:
+    """What the front claims and what is left of it on images that no search saw.
+
+    Args:
+        appraised: All placements of a study (see :func:`appraise`).
+
+    Returns:
+        Two hypervolumes of those members that were scored on test images: by their accuracy, and by that on test images. In parts of the
+        rectangle between the fastest placement without an error and the slowest with the lowest accuracy. None where no member was.
+    """
+    tested = [m for m in appraised if m.tier != "dominated" and m.held_out is not None]
+    if not tested:
+        return None
+    fastest, slowest = min(m.latency_ratio for m in appraised), SLOWER * max(m.latency_ratio for m in appraised)
+    lowest = min(min(m.accuracy, m.accuracy if m.held_out is None else m.held_out) for m in appraised)
+    whole = (1 - lowest) * (slowest - fastest)
+    if whole == 0:
+        return None
+    ratio = np.array([m.latency_ratio for m in tested])
+    claimed, honest = np.array([m.accuracy for m in tested]), np.array([m.held_out for m in tested], float)
+    return hypervolume(claimed, ratio, (lowest, slowest)) / whole, hypervolume(honest, ratio, (lowest, slowest)) / whole
+
+
 def _gains(evaluations: Sequence[EvaluationRecord]) -> dict[str, float]:
     """For each placement, how much more accurate it is than the plain host of the same seed, on average over the seeds."""
     accuracy = {(e.placement, e.seed): e.accuracy for e in evaluations if e.state == "COMPLETE" and e.accuracy is not None}
@@ -192,6 +218,7 @@ def _point(group: list[EvaluationRecord], noise: float) -> FrontMember:
     first = group[0]
     assert first.latency is not None
     values = np.array([e.accuracy for e in group])
+    tested = [e.held_out for e in group if e.held_out is not None]
     mean = float(values.mean())
     squares, freedom = _seed_noise(group)
     own_noise = max(1.0, (squares + noise * NOISE_WEIGHT) / (freedom + NOISE_WEIGHT))
@@ -212,4 +239,5 @@ def _point(group: list[EvaluationRecord], noise: float) -> FrontMember:
         p_member=0.0,
         latency_method=first.latency.method,
         latency_exclusive=first.latency.exclusive,
+        held_out=float(np.mean(tested)) if tested else None,
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nasattn.front import appraise, front, hypervolume, membership, non_dominated
+from nasattn.front import appraise, claimed_and_honest, front, hypervolume, membership, non_dominated
 from nasattn.store import EvaluationRecord, LatencyRecord
 
 Points = tuple[np.ndarray, np.ndarray]
@@ -226,3 +226,20 @@ def test_the_gain_is_over_the_plain_host_of_the_same_seed() -> None:
 
 def test_without_the_plain_host_there_is_no_gain() -> None:
     assert front([trial(0, "sb,sb,sb,sb", 0.8, 1.3)])[0].gain is None
+
+
+def test_what_is_left_of_a_front_on_test_images() -> None:
+    trials = [trial(0, PLAIN, 0.5), trial(1, "sb,sb,sb,sb", 0.9, 1.4), trial(2, "se,se,se,se", 0.7, 2.0)]
+    assert claimed_and_honest(appraise(trials)) is None
+    trials += [trial(3, PLAIN, 0.5, seed=1, held_out=0.48), trial(4, "sb,sb,sb,sb", 0.88, 1.4, seed=1, held_out=0.86)]
+    found = claimed_and_honest(appraise(trials))
+    whole = (1 - 0.48) * (2.1 - 1.0)  # the lowest accuracy is that of the plain host on test images; 1.05 times the slowest
+    assert found is not None
+    assert found[0] == pytest.approx(((0.5 - 0.48) * 1.1 + (0.89 - 0.5) * 0.7) / whole)
+    assert found[1] == pytest.approx((0.86 - 0.48) * 0.7 / whole)
+
+
+def test_test_images_of_a_placement_off_the_front_claim_nothing() -> None:
+    trials = [trial(0, PLAIN, 0.5), trial(1, "se,se,se,se", 0.4, 2.0, held_out=0.4)]
+    assert claimed_and_honest(appraise(trials)) is None
+    assert claimed_and_honest([]) is None

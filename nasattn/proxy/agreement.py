@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from nasattn.errors import UsageError
-from nasattn.front import hypervolume, non_dominated
+from nasattn.front import SLOWER, hypervolume, non_dominated
 from nasattn.proxy.ranks import Floats, kendall, partial, resamples, rightly_ordered, seed_to_seed, settled_order, spearman, top_half
 
 DRAWS = 2000
 FEWEST = 4  # placements; three have but six orders
-SLOWER = 1.05  # the hypervolume's reference latency, times the slowest placement
+
 DIGITS = 9  # of an accuracy: means that differ by rounding alone are ties
 CHANCE = "chance"
 PROXY = "proxy"

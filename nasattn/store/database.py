@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 VERSION_TABLE = "nasattn_alembic_version"  # Optuna keeps its own in `alembic_version`
 SQLITE_TIMEOUT = 60  # seconds to wait for another writer
-SCHEMA_HEAD = "0003"
+SCHEMA_HEAD = "0004"
 # one process migrates, whole or not at all; those that come at the same moment wait and find it done
 MIGRATION_LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(4207130)"}
 

@@ -109,6 +109,7 @@ class EvaluationRow(Base):
     seed: Mapped[int]
     fidelity: Mapped[dict[str, Any]]
     accuracy: Mapped[float | None]
+    held_out: Mapped[float | None]
     val_samples: Mapped[int | None]
     curve: Mapped[list[Any]] = mapped_column(default=list)
     seconds: Mapped[float | None]

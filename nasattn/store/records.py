@@ -87,6 +87,7 @@ class EvaluationRecord:
     reused_from: int | None = None
     constraints: dict[str, Any] | None = None
     notes: list[str] | None = None
+    held_out: float | None = None
     id: int | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -58,7 +58,7 @@ class Store(Latencies):
             return row.id
 
     def finish_evaluation(self, evaluation: int, state: State, **values: Any) -> None:
-        """Record how a trial ended: any of accuracy, val_samples, curve, seconds, worker, notes, error."""
+        """Record how a trial ended: any of accuracy, held_out, val_samples, curve, seconds, worker, notes, error."""
         with self.session() as session:
             session.execute(sa.update(EvaluationRow).where(EvaluationRow.id == evaluation).values(state=state, finished_at=now(), **values))
 
@@ -182,6 +182,7 @@ def _evaluation_record(row: EvaluationRow, architecture: ArchitectureRow, latenc
         "reused_from",
         "constraints",
         "notes",
+        "held_out",
     )
     return EvaluationRecord(
         placement=architecture.placement,
