@@ -27,7 +27,6 @@ from nasattn.proxy.ranks import Floats, kendall, partial, resamples, rightly_ord
 
 DRAWS = 2000
 FEWEST = 4  # placements; three have but six orders
-
 DIGITS = 9  # of an accuracy: means that differ by rounding alone are ties
 CHANCE = "chance"
 PROXY = "proxy"
