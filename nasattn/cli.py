@@ -47,7 +47,10 @@ def search(
     recipe: options.RecipeOption = None,
     trials: options.TrialsOption = None,
     time_budget: options.TimeOption = None,
+    compute_budget: options.ComputeOption = None,
+    plateau: options.PlateauOption = None,
     sampler: options.SamplerOption = None,
+    halving: options.HalvingOption = None,
     max_latency: options.LimitOption = None,
     max_params: options.ParamsOption = None,
     max_macs: options.MacsOption = None,
@@ -81,7 +84,10 @@ def run(
     recipe: options.RecipeOption = None,
     trials: options.TrialsOption = None,
     time_budget: options.TimeOption = None,
+    compute_budget: options.ComputeOption = None,
+    plateau: options.PlateauOption = None,
     sampler: options.SamplerOption = None,
+    halving: options.HalvingOption = None,
     max_latency: options.LimitOption = None,
     max_params: options.ParamsOption = None,
     max_macs: options.MacsOption = None,
@@ -120,12 +126,13 @@ def _search(
     settings: dict[str, Any], where: str, storage: str | None, address: str | None, fresh: bool, dry_run: bool, quiet: bool, as_json: bool
 ) -> None:
     from nasattn.api import default_storage
-    from nasattn.report.progress import SearchView
+    from nasattn.report.progress import SearchView, spent
     from nasattn.report.tables import front_table
     from nasattn.search.cluster import quiet_libraries
 
     quiet_libraries()
-    from nasattn.search.driver import plan, run_search
+    from nasattn.search.driver import run_search
+    from nasattn.search.planning import plan
     from nasattn.search.study import make_config
 
     config = make_config(settings, where)
@@ -138,12 +145,20 @@ def _search(
         result = run_search(config, default_storage(storage), address=address, fresh=fresh, listener=view)
     if as_json:
         console.out().print_json(
-            json.dumps({"study": result.study, "complete": result.complete, "front": [m.to_dict() for m in result.front]})
+            json.dumps(
+                {
+                    "study": result.study,
+                    "complete": result.complete,
+                    "ended": result.ended,
+                    "trainings": round(result.trainings, 3),
+                    "training_seconds": round(result.training_seconds, 1),
+                    "front": [m.to_dict() for m in result.front],
+                }
+            )
         )
     elif not quiet:
         printer.print(front_table(result.front, f"Front of {result.study}", printer.width))
-        if result.note:
-            printer.print(f"note: {result.note}", highlight=False)
+        printer.print(f"Ended: {result.ended}; {spent(result)}", highlight=False)
         if result.front:
             printer.print(f"Export the best: nasattn export {result.study} --best --out DIR", highlight=False)
     if not result.complete:

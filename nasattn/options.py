@@ -20,8 +20,20 @@ TaskOption = Annotated[
 RecipeOption = Annotated[
     str | None, typer.Option("--recipe", help="A recipe file: how proxies are reduced and trained (`nasattn tune-proxy` writes one).")
 ]
-TrialsOption = Annotated[int | None, typer.Option("--trials", help="Trainings in the study, all in all. Default: 24.")]
+TrialsOption = Annotated[
+    int | None, typer.Option("--trials", help="Placements in the study whose training begins, all in all. Default: 24.")
+]
 TimeOption = Annotated[str | None, typer.Option("--time-budget", help="Begin no trial after this time: 90s, 30m, 2h.")]
+ComputeOption = Annotated[
+    str | None, typer.Option("--compute-budget", help="Begin no trial once all trainings of the study together took this: 30m, 2h.")
+]
+PlateauOption = Annotated[
+    int | None, typer.Option("--plateau", help="End when the front has not grown in so many trials. Default: never.", min=1)
+]
+HalvingOption = Annotated[
+    bool | None,
+    typer.Option("--halving/--no-halving", help="Stop trainings for which better ones of their latency are known. Default: on."),
+]
 SamplerOption = Annotated[str | None, typer.Option("--sampler", help="random, tpe, nsga2, nsga3 or gp. Default: tpe.")]
 LimitOption = Annotated[str | None, typer.Option("--max-latency", help="Train nothing slower: 1.3x the plain host, or 12ms.")]
 ParamsOption = Annotated[str | None, typer.Option("--max-params", help="Train nothing larger: 1.1x the plain host, or 30M.")]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,8 +15,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from nasattn.search.events import Event, SearchNoted, SearchStarted, TrialFinished, TrialReported, TrialStarted
+from nasattn.search.events import (
+    Event,
+    SearchNoted,
+    SearchStarted,
+    TrialFinished,
+    TrialPaused,
+    TrialReported,
+    TrialResumed,
+    TrialStarted,
+)
 from nasattn.store.records import EvaluationRecord
+
+if TYPE_CHECKING:
+    from nasattn.search.driver import SearchResult
 
 
 class SearchView:
@@ -30,7 +42,7 @@ class SearchView:
     def __init__(self, console: Console, quiet: bool = False) -> None:
         self.console, self.quiet = console, quiet
         self.running: dict[int, tuple[TrialStarted, TrialReported | None]] = {}
-        self.last: EvaluationRecord | None = None
+        self.paused: set[int] = set()
         self.best: EvaluationRecord | None = None
         self.failed = 0
         self.done = self.total = self.done_before = 0
@@ -59,6 +71,14 @@ class SearchView:
                 self._print(event.text)
             case TrialStarted():
                 self.running[event.trial] = (event, None)
+            case TrialPaused():
+                self.running.pop(event.trial, None)
+                self.paused.add(event.trial)
+                self._advance()
+            case TrialResumed():
+                self.paused.discard(event.trial)
+                self._advance()
+                self.running[event.trial] = (TrialStarted(event.trial, event.placement, event.latency_ratio), None)
             case TrialReported():
                 if event.trial in self.running:
                     self.running[event.trial] = (self.running[event.trial][0], event)
@@ -78,13 +98,12 @@ class SearchView:
 
     def _on_finish(self, record: EvaluationRecord) -> None:
         self.running.pop(record.trial, None)
-        self.last = record
-        if record.state in ("COMPLETE", "FAIL") and record.reused_from is None:
-            self.done += 1
+        self.paused.discard(record.trial)
+        self.done += record.is_own_trial
         self.failed += record.state == "FAIL"
         if record.accuracy is not None and (self.best is None or self.best.accuracy is None or record.accuracy > self.best.accuracy):
             self.best = record
-        self.bar.update(self.task, completed=self.done, left=self._time_left())
+        self._advance()
         if not self.live or record.state == "FAIL":
             self._print(describe(record, self.done, self.total))
 
@@ -92,11 +111,14 @@ class SearchView:
         if not self.quiet:
             self.console.print(Text(line), soft_wrap=True)
 
+    def _advance(self) -> None:
+        self.bar.update(self.task, completed=self.done + len(self.paused), left=self._time_left())
+
     def _time_left(self) -> str:
-        trained = self.done - self.done_before
-        if not trained or self.done >= self.total:
+        done = self.done + len(self.paused)
+        if done <= self.done_before or done >= self.total:
             return ""
-        seconds = (time.monotonic() - self.started) / trained * (self.total - self.done)
+        seconds = (time.monotonic() - self.started) / (done - self.done_before) * (self.total - done)
         return f"about {math.ceil(seconds / 60)} min left"
 
     def _render(self) -> RenderableType:
@@ -111,6 +133,8 @@ class SearchView:
             lines.append(
                 Text(f"most accurate  {self.best.placement}  {self.best.accuracy:.3f} at {self.best.latency.ratio:.2f}x", style="bold")
             )
+        if self.paused:
+            lines.append(Text(f"{len(self.paused)} wait at a rung, where others of their latency were better so far", style="dim"))
         if self.failed:
             lines.append(Text(f"{self.failed} failed", style="red"))
         return Group(*lines)
@@ -123,6 +147,14 @@ def measuring(console: Console, title: str) -> Iterator[Callable[[int, int, str]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, refresh_per_second=1) as progress:
         task = progress.add_task(title, total=None, what="")
         yield lambda done, total, what: progress.update(task, completed=done, total=total, what=what)
+
+
+def spent(result: SearchResult) -> str:
+    """What a search cost: trials, trainings and time, in a phrase."""
+    own = sum(e.is_own_trial for e in result.evaluations)
+    stopped = sum(e.stopped_at_rung and e.reused_from is None for e in result.evaluations)
+    early = f", {stopped} of them stopped at a rung" if stopped else ""
+    return f"{own} trials{early}, as much as {result.trainings:.1f} whole trainings, {result.training_seconds / 60:.1f} min of training"
 
 
 def describe(record: EvaluationRecord, done: int, total: int) -> str:

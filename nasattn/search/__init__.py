@@ -1,4 +1,4 @@
-"""The search: a driver on Ray Tune, the bridge to Optuna, and the samplers. Calling it searches (see `nasattn.api.search`)."""
+"""The search: a driver on Ray actors, the bridge to Optuna, halving, budgets and the samplers. Calling it searches (see `nasattn.api.search`)."""
 
 from nasattn._callable_module import call_through
 

@@ -13,7 +13,7 @@ from nasattn.errors import NasattnError, UsageError
 from nasattn.hosts import get_host
 from nasattn.hosts.count import count_memory
 from nasattn.latency import DTYPES, Deployment, RuntimeFailure
-from nasattn.search.latencies import HostLatencies
+from nasattn.search.latencies import HostLatencies, alone
 from nasattn.search.limits import Cost, Limit, evaluate, violations
 from nasattn.space import SearchSpace
 from nasattn.store import LatencyRecord, Store
@@ -87,7 +87,7 @@ class Appraiser:
         for number, cost in enumerate(("params", "macs")):
             if cost in self.limits:
                 base = self.count(plain)[number]
-                amount = base + sum(self.count(_alone(plain, i, a))[number] - base for i, a in enumerate(placement))
+                amount = base + sum(self.count(alone(plain, i, a))[number] - base for i, a in enumerate(placement))
                 costs[cost] = Cost(amount, amount / base)
         if "latency" in self.limits and (predicted := self.latencies.predicted(placement)) is not None:
             costs["latency"] = Cost(predicted.ms, predicted.ratio)
@@ -110,10 +110,10 @@ class Appraiser:
 
     def _cheapest(self, space: SearchSpace, cost: str) -> Placement:
         def price(stage: int, token: Attention) -> float:
-            alone = _alone(space.plain(), stage, token)
+            single = alone(space.plain(), stage, token)
             if len(space.tokens[stage]) == 1 or token.form == "none":
                 return 0.0
-            return self._added_latency(alone) if cost == "latency" else self._counted_costs(alone, cost)[cost].ratio
+            return self._added_latency(single) if cost == "latency" else self._counted_costs(single, cost)[cost].ratio
 
         return Placement(tuple(min(tokens, key=partial(price, stage)) for stage, tokens in enumerate(space.tokens)))
 
@@ -152,8 +152,3 @@ class Appraiser:
         assert deployment.resolution is not None
         model = self.host.build(placement, device="meta")
         return count_memory(model, deployment.resolution, deployment.batch, dtype=DTYPES[deployment.dtype])
-
-
-def _alone(plain: Placement, stage: int, attention: Attention) -> Placement:
-    """*attention* in one stage of the *plain* host."""
-    return Placement(tuple(attention if i == stage else none for i, none in enumerate(plain)))

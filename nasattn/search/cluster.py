@@ -1,12 +1,10 @@
-"""Ray and Optuna in this process: their settings, a cluster joined or started, and the folder that Ray Tune insists on."""
+"""Ray and Optuna in this process: their settings, and a cluster joined or started."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +16,8 @@ RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no machine calls out unasked
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would start every worker through uv
     "RAY_worker_niceness": "0",  # Ray's 15 starves the workers on a machine that does anything else
-    "RAY_AIR_NEW_OUTPUT": "0",  # its table is not our user interface
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a relative NASATTN_DATA means the same to a worker as to the driver
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # glibc gives freed memory back to the system and faults it in anew at every step: without, a validation takes half the time
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a report without an objective must not end the search
 }
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 
@@ -36,8 +30,6 @@ def quiet_libraries() -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    for name in ("ray.tune", "ray.train"):  # they print tracebacks of trials; the store keeps these
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -75,13 +67,3 @@ def check_reachable(address: str) -> None:
         raise NasattnError(
             f"Ray cannot be reached at {address}: {error}; give the HOST:PORT of a running cluster, or leave --address out"
         ) from None
-
-
-@contextmanager
-def scratch_folder() -> Iterator[str]:
-    """A folder for what Ray Tune insists on writing; nothing in it is read again."""
-    folder = tempfile.mkdtemp(prefix="nasattn-ray-")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -39,6 +39,22 @@ class TrialReported:
 
 
 @dataclass(frozen=True)
+class TrialPaused:
+    """A trial waits at a rung: others of about its latency were better so far. It goes on if that changes, else it ends PRUNED."""
+
+    trial: int
+
+
+@dataclass(frozen=True)
+class TrialResumed:
+    """A paused trial goes on."""
+
+    trial: int
+    placement: str
+    latency_ratio: float
+
+
+@dataclass(frozen=True)
 class TrialFinished:
     """A trial ended, in whatever state."""
 
@@ -52,4 +68,4 @@ class SearchNoted:
     text: str
 
 
-Event = SearchStarted | SearchNoted | TrialStarted | TrialReported | TrialFinished
+Event = SearchStarted | SearchNoted | TrialStarted | TrialReported | TrialPaused | TrialResumed | TrialFinished

@@ -105,6 +105,7 @@ class HostLatencies:
         )
         self._counted: dict[Placement, tuple[int, int]] = {}
         self._entries: dict[tuple[int, str], Ratio] = {}  # of the table, as far as they were looked up
+        self._table: LatencyTable | None = None  # as last read; None once something was measured since
         self._failures: dict[tuple[int, str], RuntimeFailure] = {}
         self._separable = True  # whether the host's stages can be run by themselves
         self._trusted = False  # whether the table's predictions came close enough to measurements, when last asked
@@ -114,14 +115,25 @@ class HostLatencies:
         return environment(self.deployment.device)
 
     def count(self, placement: Placement) -> tuple[int, int]:
-        """``(params, macs)`` of the host with *placement*, counted on the meta device once and recorded."""
+        """``(params, macs)`` of the host with *placement*, recorded.
+
+        Both are sums over the stages, so only the plain host and each attention in each stage are ever built, on the meta device.
+        """
         counted = self._counted.get(placement) or self.store.find_architecture(self.host.name, str(placement))
         if counted is None:
-            model = self.host.build(placement, device="meta")
-            counted = count_params(model), count_macs(model, self.host.resolution)
+            counted = self._count(placement)
             self.store.add_architecture(self.host.name, str(placement), *counted)
         self._counted[placement] = counted
         return counted
+
+    def _count(self, placement: Placement) -> tuple[int, int]:
+        plain = self.host.plain()
+        singles = [alone(plain, i, a) for i, a in enumerate(placement) if a.form != "none"]
+        if len(singles) < 2:
+            model = self.host.build(placement, device="meta")
+            return count_params(model), count_macs(model, self.host.resolution)
+        params, macs = zip(*map(self.count, (plain, *singles)), strict=True)
+        return sum(params[1:]) - (len(singles) - 1) * params[0], sum(macs[1:]) - (len(singles) - 1) * macs[0]
 
     def latency(self, placement: Placement) -> tuple[int, LatencyRecord]:
         """The latency of *placement* and its id in the store: as measured end to end, else predicted if the table can be trusted.
@@ -144,7 +156,7 @@ class HostLatencies:
         except NasattnError:
             self._separable = False
             return self.measure(placement)
-        table = self._read_table()
+        table = self._table or self._read_table()
         if not self._trusted:
             return self.measure(placement)
         record = predict(table, placement)
@@ -158,7 +170,7 @@ class HostLatencies:
         """Measure *placement* end to end, and record it."""
         self.count(placement)
         pair = self.meter.measure(placement, max_seconds=self.max_seconds)
-        record = self._record(pair)
+        record, self._table = self._record(pair), None
         return self.store.add_latency(self.key, self.host.name, str(placement), record), record
 
     def fill(self, placement: Placement) -> None:
@@ -176,7 +188,7 @@ class HostLatencies:
     def _read_table(self) -> LatencyTable:
         """The table as the store has it now; notes its entries and whether it can be trusted."""
         table, error = read_table(self.store, self.key, self.host.name)
-        self._entries = dict(table.entries)
+        self._table, self._entries = table, dict(table.entries)
         self._trusted = error is not None and error.placements >= TABLE_CHECKS and error.median <= TABLE_ERROR
         return table
 
@@ -189,7 +201,7 @@ class HostLatencies:
         except RuntimeFailure as failure:
             self._failures[stage, token] = failure
             raise
-        record = self._record(pair)
+        record, self._table = self._record(pair), None
         self.store.add_entry(self.key, self.host.name, stage, token, record)
         self._entries[stage, token] = record
         return record
@@ -213,6 +225,11 @@ class HostLatencies:
     def _record(self, pair: PairedLatency) -> LatencyRecord:
         values = asdict(pair)
         return LatencyRecord(pairs=values.pop("rounds"), exclusive=pair.contention is None, environment=self._environment, **values)
+
+
+def alone(plain: Placement, stage: int, attention: Attention) -> Placement:
+    """*attention* in one stage, from 0, of the *plain* host."""
+    return Placement(tuple(attention if i == stage else none for i, none in enumerate(plain)))
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from nasattn.proxy.steps import prepared
 from nasattn.proxy.trainer import channel_scale
 from nasattn.proxy.zero_cost import gradient_norm, naswot
 from nasattn.search.cluster import quiet_libraries, ray_cluster
-from nasattn.search.driver import default_workers, run_search
+from nasattn.search.driver import run_search
 from nasattn.search.events import Event
+from nasattn.search.planning import default_workers
 from nasattn.search.study import StudyConfig
 from nasattn.store import EvaluationRecord, Store
 from nasattn.store.records import PROXY_REPORT

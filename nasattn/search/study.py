@@ -6,11 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nasattn.attention import Attention, Placement
 from nasattn.config import read_yaml
 from nasattn.errors import StudyError, UsageError, did_you_mean
+from nasattn.hosts import get_host
+from nasattn.hosts.family import StageSlots
 from nasattn.latency import Deployment, check_device
 from nasattn.proxy import Fidelity, ProxyJob, Recipe
 from nasattn.proxy.defaults import default_settings
@@ -45,6 +49,10 @@ class StudyConfig:
         gpus_per_trial: Share of a GPU each takes.
         seed: Of sampler, initialisation, data order and generated data.
         held_out: Score on the test images of the task, which no search sees: for checks of what searches found.
+        halving: Stop trainings at a rung where others of about the same latency are better (see :class:`HalvingRule`).
+        compute_budget: Seconds of training, over all workers and all runs of the study, after which no trial begins or goes on
+            from a rung; None for no limit.
+        plateau: Trials after which the search ends when the front's hypervolume has not grown in them; None: never.
     """
 
     space: SearchSpace
@@ -63,6 +71,9 @@ class StudyConfig:
     gpus_per_trial: float = 1.0
     seed: int = 0
     held_out: bool = False
+    halving: bool = True
+    compute_budget: float | None = None
+    plateau: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, str):
@@ -74,11 +85,14 @@ class StudyConfig:
             ("trials", self.trials, 1),
             ("workers", self.workers, 1),
             ("seed", self.seed, 0),
+            ("plateau", self.plateau, 1),
         ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise UsageError(f"{name} must be an integer >= {least}, got {value!r}")
         if self.seed > MAX_SEED:
             raise UsageError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed}")
+        if not isinstance(self.halving, bool):
+            raise UsageError(f"halving must be true or false, got {self.halving!r}")
         for name in ("gpus_per_trial", "latency_seconds"):
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, (int, float)) or not number > 0:
@@ -113,6 +127,7 @@ class StudyConfig:
             "space_name": self.space.name,
             "sampler": self.sampler,
             "trials": self.trials,
+            "halving": self.halving,
             **{limit.name: str(limit) for limit in self.limits.values()},
         }
 
@@ -141,10 +156,32 @@ class StudyConfig:
         )
 
     def evaluation_identity(self, placement: str) -> str:
-        """What makes two trainings the same: host, placement, task, fidelity, recipe, seed and device. A sha256."""
+        """What makes two trainings the same: host, proxy network, task, fidelity, recipe, seed and device. A sha256."""
         parts = {k: v for k, v in self.identity().items() if k not in ("space", "deployment")}
-        text = json.dumps({**parts, "host": self.space.host, "placement": placement}, sort_keys=True)
+        text = json.dumps({**parts, "host": self.space.host, "proxy": self.proxy(Placement.parse(placement))}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def proxy(self, placement: Placement) -> str:
+        """The placement that the proxy of *placement* carries. Where two placements have the same, one training is both's.
+
+        An option has no effect on a proxy where, say, two numbers of groups scale to the same one; with *pretrained* weights
+        the proxy is the whole host, and every option counts.
+        """
+        if self.recipe.pretrained:
+            return str(placement)
+        stages = enumerate(get_host(self.space.host).placement(placement))
+        return ",".join(_in_proxy(self.space.host, self.fidelity.width, self.fidelity.blocks, i, a) for i, a in stages)
+
+
+@cache
+def _in_proxy(host_name: str, width: float, blocks: int, stage: int, attention: Attention) -> str:
+    """*attention*, in stage number *stage* from 0, as a proxy carries it."""
+    return str(_proxy_stages(host_name, width, blocks)[stage].scaled(attention, width, get_host(host_name).blocks[stage]))
+
+
+@cache
+def _proxy_stages(host_name: str, width: float, blocks: int) -> tuple[StageSlots, ...]:
+    return get_host(host_name).proxy_stages(width, blocks)
 
 
 def check_same(stored: dict[str, Any], config: StudyConfig) -> None:
@@ -168,8 +205,8 @@ def _differences(prefix: str, old: Any, new: Any) -> list[str]:
 
 
 STUDY_KEYS = (
-    "space", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "sampler", "max_latency",
-    "max_params", "max_macs", "max_memory", "device", "deployment", "runtime", "batch", "latency_seconds", "workers", "gpus_per_trial", "seed",
+    "space", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "compute_budget", "plateau", "sampler", "halving",
+    "max_latency", "max_params", "max_macs", "max_memory", "device", "deployment", "runtime", "batch", "latency_seconds", "workers", "gpus_per_trial", "seed",
 )  # fmt: skip
 
 
@@ -207,8 +244,9 @@ def make_config(settings: dict[str, Any], where: str = "") -> StudyConfig:
     prefix = f"{where}deployment: " if deployed else ""
     deployed = {**deployed, **{key: given.pop(key) for key in ("runtime", "batch") if key in given}}
     changes["deployment"] = Deployment.from_dict({"device": given.get("device", "cpu"), **deployed}, where=prefix)
-    if "time_budget" in given:
-        changes["time_budget"] = parse_duration(str(given.pop("time_budget")))
+    for key in ("time_budget", "compute_budget"):
+        if key in given:
+            changes[key] = parse_duration(str(given.pop(key)), key.replace("_", " "))
     return StudyConfig(space=space, **changes, **given)
 
 
@@ -229,7 +267,7 @@ def _proxy_settings(given: dict[str, Any], where: str) -> tuple[Fidelity, Recipe
     return replace(usual_fidelity, **fidelity), replace(usual_recipe, **recipe)
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, what: str = "time budget") -> float:
     """Seconds of ``90s``, ``30m``, ``2h`` or ``1d``. Raises UsageError for anything else."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     try:
@@ -237,5 +275,5 @@ def parse_duration(text: str) -> float:
     except (ValueError, KeyError):
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise UsageError(f"a time budget is a number with s, m, h or d, such as 30m, got {text!r}")
+        raise UsageError(f"a {what} is a number with s, m, h or d, such as 30m, got {text!r}")
     return seconds

@@ -23,8 +23,8 @@ from nasattn.proxy import Fidelity, ProxyTraining
 from nasattn.proxy.agreement import Agreement, agree
 from nasattn.proxy.recipe_file import write_recipe_file
 from nasattn.search.cluster import quiet_libraries, ray_cluster
-from nasattn.search.driver import check_buildable, default_workers
 from nasattn.search.events import Event
+from nasattn.search.planning import check_buildable, default_workers
 from nasattn.search.proxy_report import accuracy_of, completed, evaluate, stored_proxy_report
 from nasattn.search.study import StudyConfig
 from nasattn.store import Store

@@ -8,9 +8,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import lru_cache
-from typing import Any, Protocol
-
-from ray import tune
+from typing import Any, Protocol, TypedDict
 
 from nasattn.latency import DeviceLease, physical_device
 from nasattn.proxy import CheckpointedTraining, Checkpoints, ProxyJob, ProxyTraining, TrainingReport
@@ -29,6 +27,14 @@ class Training(Protocol):
 
 
 Start = Callable[[ProxyJob, str, str], Training]
+
+
+class Assignment(TypedDict):
+    """What a worker is given to train: the job, the task's name, and the identity by which the training finds its checkpoint."""
+
+    job: ProxyJob
+    task: str
+    identity: str
 
 
 def start_proxy(job: ProxyJob, task: str, identity: str) -> Training:
@@ -50,30 +56,28 @@ def _lease(device: str) -> DeviceLease:
     return DeviceLease(physical_device(device))
 
 
-class ProxyTrainable(tune.Trainable):  # type: ignore[misc]
-    """Ray Tune's view of a trial. One `step` goes to the next report.
+class ProxyWorker:
+    """An actor that trains what it is assigned, from report to report.
 
-    Whatever goes wrong inside a trial is reported as its result, ``error``, so that the worker lives on; only a worker
-    that dies is an error to Ray.
+    Whatever goes wrong inside a trial is its result, ``error``, so that the worker lives on; only a worker that dies is an
+    error to Ray.
+
+    Args:
+        start: Begins a training.
     """
 
-    def setup(self, config: dict[str, Any], start: Start = start_proxy) -> None:
+    def __init__(self, start: Start = start_proxy) -> None:
         self.start = start
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial: called by Ray instead of starting another actor."""
-        self.job: ProxyJob = new_config["job"]
-        self.task: str = new_config["task"]
-        self.identity: str = new_config["identity"]
         self.training: Training | None = None
-        return True
 
-    def step(self) -> dict[str, Any]:
-        result: dict[str, Any] = {"worker": f"{socket.gethostname()}:{os.getpid()}", "finished": False}
+    def step(self, assignment: Assignment | None = None) -> dict[str, Any]:
+        """Train to the next report, of *assignment* from now on if one is given. What was in training before is dropped then."""
+        result: dict[str, Any] = {"worker": f"{socket.gethostname()}:{os.getpid()}", "finished": False, "done": False}
         try:
-            if self.training is None:
-                self.training = self.start(self.job, self.task, self.identity)
+            if assignment is not None:
+                self.training = None  # its memory goes before the next one's comes
+                self.training = self.start(assignment["job"], assignment["task"], assignment["identity"])
+            assert self.training is not None
             result |= asdict(self.training.step())
             result["finished"] = result["done"] = self.training.done
         except Exception as error:  # a trial must never take the worker down
@@ -81,9 +85,3 @@ class ProxyTrainable(tune.Trainable):  # type: ignore[misc]
         if result["done"]:
             self.training = None
         return result
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing is kept by Ray: a training finds its own checkpoint (see :class:`CheckpointedTraining`)."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """See save_checkpoint."""

@@ -92,6 +92,23 @@ class EvaluationRecord:
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    @property
+    def stopped_at_rung(self) -> bool:
+        """Whether its training was stopped for better ones; else PRUNED is a placement above a limit, which was never trained."""
+        return self.state == "PRUNED" and any("rung" in point for point in self.curve)
+
+    @property
+    def is_own_trial(self) -> bool:
+        """Whether it counts as one of the study's trials: its training, begun here, has ended."""
+        return self.reused_from is None and (self.state in ("COMPLETE", "FAIL") or self.stopped_at_rung)
+
+    @property
+    def share_trained(self) -> float:
+        """The part of a whole training that it had here, 0 to 1."""
+        if self.reused_from is not None or not self.curve:
+            return float(self.reused_from is None and self.state == "COMPLETE")
+        return float(min(1.0, self.curve[-1]["epoch"] / self.fidelity["epochs"]))
+
 
 @dataclass(frozen=True)
 class ReportRecord:

@@ -93,17 +93,32 @@ class Store(Latencies):
             return [_evaluation_record(*rows) for rows in session.execute(query)]
 
     def find_evaluation(self, identity: str) -> EvaluationRecord | None:
-        """A completed training of this identity in any study, or None."""
+        """The training of this identity in any study that went furthest: a completed one, else the latest that has a curve, or None.
+
+        The latter was stopped at a rung (PRUNED), or its driver ended (INTERRUPTED).
+        """
+        completed = EvaluationRow.state == "COMPLETE"
         query = (
             sa.select(EvaluationRow, ArchitectureRow, LatencyRow)
             .join(ArchitectureRow, ArchitectureRow.id == EvaluationRow.architecture_id)
             .outerjoin(LatencyRow, LatencyRow.id == EvaluationRow.latency_id)
-            .where(EvaluationRow.identity == identity, EvaluationRow.state == "COMPLETE", EvaluationRow.reused_from.is_(None))
-            .limit(1)
+            .where(EvaluationRow.identity == identity, EvaluationRow.state.in_(("COMPLETE", "PRUNED", "INTERRUPTED")))
+            .where(EvaluationRow.reused_from.is_(None))
+            .order_by(sa.case((completed, 0), else_=1), EvaluationRow.id.desc())
         )
         with self.session() as session:
-            rows = session.execute(query).first()
-            return _evaluation_record(*rows) if rows else None
+            found = (_evaluation_record(*rows) for rows in session.execute(query))
+            return next((record for record in found if record.state == "COMPLETE" or record.curve), None)
+
+    def note_curve(self, evaluation: int, curve: list[dict[str, float]], seconds: float) -> None:
+        """Record how far a trial has come that has not ended."""
+        with self.session() as session:
+            session.execute(sa.update(EvaluationRow).where(EvaluationRow.id == evaluation).values(curve=curve, seconds=seconds))
+
+    def set_reused_from(self, evaluation: int, known: int | None) -> None:
+        """Say of which other training a trial has its accuracy; None: it is trained itself."""
+        with self.session() as session:
+            session.execute(sa.update(EvaluationRow).where(EvaluationRow.id == evaluation).values(reused_from=known))
 
     def find_architecture(self, host: str, placement: str) -> tuple[int, int] | None:
         """``(params, macs)`` of a placement counted before, or None."""

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from nasattn.report.progress import SearchView, describe
-from nasattn.search.events import Event, SearchStarted, TrialFinished, TrialReported, TrialStarted
+from nasattn.search.events import Event, SearchStarted, TrialFinished, TrialPaused, TrialReported, TrialResumed, TrialStarted
 from tests.report.records import trial
 
 SGE, SB, GC = "none,sge_g32,none,none", "sb,sb,sb,sb", "gc,gc,gc,gc"
@@ -84,3 +84,19 @@ def test_reports_of_trials_that_never_started_are_ignored() -> None:
 def test_one_line_whatever_is_missing() -> None:
     assert describe(trial(5, SB, 0.5, seconds=None), 1, 2) == f"[1/2] trial 5 {SB}: accuracy 0.500, latency 1.100x"
     assert describe(trial(5, SB, None, state="INTERRUPTED"), 1, 2).strip() == f"[1/2] trial 5 {SB}: INTERRUPTED"
+
+
+def test_what_waits_at_a_rung_is_said_and_no_longer_running() -> None:
+    paused = [STARTED, TrialStarted(1, SGE, 1.1), TrialReported(1, 1, 4, 0.5), TrialPaused(1)]
+    shown = watch(paused, terminal=True)
+    assert "1 wait at a rung" in shown and "2/4" in shown
+    assert SGE not in shown.split("wait at a rung")[0].splitlines()[-1]
+    resumed = watch([*paused, TrialResumed(1, SGE, 1.1)], terminal=True)
+    assert SGE in resumed.split("trials")[-1]
+
+
+def test_a_trial_stopped_at_a_rung_counts_and_says_why() -> None:
+    reason = "stopped at rung 1 of 3 with accuracy 0.400: place 7 of 8 there beside those of its latency"
+    curve = [{"epoch": 1.0, "accuracy": 0.4, "rung": 1.0}]
+    stopped = trial(1, SGE, None, state="PRUNED", error=reason, curve=curve)
+    assert watch([STARTED, TrialFinished(stopped)]).splitlines()[-1] == f"[2/4] trial 1 {SGE}: PRUNED {reason}"

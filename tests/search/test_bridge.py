@@ -10,14 +10,14 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
-from ray.tune.search import Searcher
 
 from nasattn.errors import UsageError
 from nasattn.search.appraisal import Appraiser
 from nasattn.search.bridge import PlacementSearch
-from nasattn.search.driver import _enter_study, baselines, enqueue, evaluate_again, reconcile
+from nasattn.search.continuing import baselines, enqueue, enter_study, evaluate_again, reconcile
 from nasattn.search.limits import Limit
 from nasattn.search.study import StudyConfig
+from nasattn.search.suggestions import FINISHED
 from nasattn.store import Store
 from tests.search.test_driver import configure
 
@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def begin(store: Store, config: StudyConfig, name: str) -> PlacementSearch:
-    config = _enter_study(replace(config, name=name), store, fresh=False)
+    config = enter_study(replace(config, name=name), store, fresh=False)
     reconcile(store, name)
     appraiser = Appraiser(store, config.space.host, config.deployment, config.limits, max_seconds=0.1)
     search = PlacementSearch(config, store, appraiser, store.evaluations(name), lambda event: None)
@@ -47,7 +47,7 @@ def drive(search: PlacementSearch, most: int = 50) -> list[str]:
     placements = []
     for number in range(most):
         trial = search.suggest(f"t{number}")
-        if trial == Searcher.FINISHED:
+        if trial == FINISHED:
             return placements
         assert isinstance(trial, dict)
         placements.append(trial["job"].placement)
@@ -217,8 +217,8 @@ def test_a_space_of_which_only_the_plain_host_is_fast_enough_is_exhausted(store:
 
 def test_the_time_budget_begins_nothing_new(store: Store, space_file: str) -> None:
     search = begin(store, configure(space_file, time_budget="1s", seed=16), "timed")
-    search.deadline = 0.0
-    assert search.suggest("a") == Searcher.FINISHED
+    search.budget.deadline = 0.0
+    assert search.suggest("a") == FINISHED
     assert search.is_over
 
 

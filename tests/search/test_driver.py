@@ -16,9 +16,10 @@ from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.front import front
 from nasattn.hosts import get_host
 from nasattn.search.cluster import check_reachable
-from nasattn.search.driver import SearchResult, measure_front, plan, run_search
+from nasattn.search.driver import SearchResult, measure_front, run_search
 from nasattn.search.events import Event, SearchNoted, SearchStarted, TrialFinished, TrialReported, TrialStarted
 from nasattn.search.latencies import HostLatencies
+from nasattn.search.planning import plan
 from nasattn.search.study import StudyConfig, make_config
 from nasattn.store import EvaluationRecord, LatencyRecord, Store, StudyRecord
 from tests.search.workers import start_scripted

@@ -14,8 +14,8 @@ from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.latency import Deployment
 from nasattn.proxy import Fidelity, Recipe
 from nasattn.proxy.defaults import default_settings
-from nasattn.search.driver import alike_in_proxy
 from nasattn.search.limits import Limit
+from nasattn.search.planning import alike_in_proxy
 from nasattn.search.samplers import SAMPLERS, make_sampler
 from nasattn.search.study import StudyConfig, check_same, make_config, parse_duration, read_study_file
 from nasattn.space import load_space

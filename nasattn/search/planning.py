@@ -1,0 +1,96 @@
+"""What a search would do, checked before anything is trained or written."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from nasattn.attention import Placement
+from nasattn.errors import UsageError
+from nasattn.hosts import get_host
+from nasattn.latency import DeviceKey
+from nasattn.search.study import StudyConfig
+from nasattn.store import Store
+from nasattn.tasks import Task, load_task
+
+
+def check_buildable(config: StudyConfig) -> None:
+    """Build every choice of the space once on the meta device, on the host and on its proxy.
+
+    Raises:
+        UsageError: One cannot be built, with the space, the placement and the cause.
+    """
+    host = get_host(config.space.host)
+    fidelity = config.fidelity
+    for row in range(max(len(t) for t in config.space.tokens)):
+        placement = Placement(tuple(t[min(row, len(t) - 1)] for t in config.space.tokens))
+        try:
+            host.build(placement, device="meta")
+            if not config.recipe.pretrained:
+                host.build_proxy(
+                    placement,
+                    width=fidelity.width,
+                    blocks=fidelity.blocks,
+                    stem_stride=fidelity.stem_stride,
+                    num_classes=10,
+                    device="meta",
+                )
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UsageError(
+                f"{config.space.where('stages')}: {placement} cannot be built on {host.name} or its proxy of width {fidelity.width:g}: {error}"
+            ) from None
+
+
+def alike_in_proxy(config: StudyConfig) -> str:
+    """A line that says which choices the proxies of this fidelity cannot tell apart; empty where there are none."""
+    host, fidelity = get_host(config.space.host), config.fidelity
+    if config.recipe.pretrained:  # the proxies are the host itself
+        return ""
+    slots = host.proxy_stages(fidelity.width, fidelity.blocks)
+    lost = []
+    for number, (tokens, offered, blocks) in enumerate(zip(config.space.tokens, slots, host.blocks, strict=True), start=1):
+        different = len({offered.scaled(token, fidelity.width, blocks) for token in tokens})
+        if different < len(tokens):
+            lost.append(f"stage {number} has {len(tokens)} choices and {different} different proxies")
+    if not lost:
+        return ""
+    return f"note: {'; '.join(lost)} with fidelity blocks {fidelity.blocks}, width {fidelity.width:g}: raise them to tell all choices apart"
+
+
+def load_study_task(config: StudyConfig) -> Task:
+    """The task as the workers will load it. Raises TaskError."""
+    return load_task(config.task, config.task_request())
+
+
+def default_workers(config: StudyConfig) -> int:
+    """One worker per CPU, or as many as the GPUs have room for."""
+    if config.device == "cuda":
+        import torch
+
+        return max(1, int(torch.cuda.device_count() / config.gpus_per_trial))
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def plan(config: StudyConfig) -> dict[str, Any]:
+    """What a search would do: every choice is built once and the task loaded, nothing is trained or written. For `--dry-run`."""
+    from nasattn.search.appraisal import Appraiser
+
+    check_buildable(config)
+    Appraiser(Store("sqlite://"), config.space.host, config.deployment, config.limits).check_feasible(config.space)
+    task = load_study_task(config)
+    return {
+        "study": config.name,
+        "space": f"{config.space.name}: {config.space.size:,} placements on {config.space.host}, every choice can be built",
+        "task": f"{task.name}: {len(task.train):,} training and {len(task.val):,} validation images, {len(task.classes)} classes",
+        "fidelity": config.fidelity.to_dict(),
+        "note": alike_in_proxy(config).removeprefix("note: ") or None,
+        "recipe": config.recipe.to_dict(),
+        "trials": config.trials,
+        "halving": config.halving,
+        "sampler": config.sampler,
+        "limits": {limit.name: str(limit) for limit in config.limits.values()} or None,
+        "deployment": str(DeviceKey.here(config.deployment.at(get_host(config.space.host).resolution))),
+        "device": config.device,
+        "workers": config.workers or default_workers(config),
+        "seed": config.seed,
+    }

@@ -1,0 +1,267 @@
+"""What to train next: Optuna's suggestions, without those that are known, under way or above a limit."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.study import StudyDirection
+from optuna.trial import Trial, TrialState
+
+from nasattn.attention import Placement
+from nasattn.latency import RuntimeFailure
+from nasattn.search.appraisal import Appraisal, Appraiser
+from nasattn.search.budget import Budget
+from nasattn.search.events import Event, TrialPaused
+from nasattn.search.halving import HalvingRule, usual_reduction
+from nasattn.search.ledger import FORCED, Follower, Ledger, LiveTrial
+from nasattn.search.samplers import FLAT, make_sampler
+from nasattn.search.unseen import draw_unseen
+from nasattn.store import EvaluationRecord, Store
+
+if TYPE_CHECKING:
+    from nasattn.search.study import StudyConfig
+    from nasattn.search.worker import Assignment
+
+OBJECTIVES = ["accuracy", "latency_ratio"]
+DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+FINISHED = "FINISHED"
+REPEATS = 8  # suggestions in a row that are known already or above a limit, before one is drawn among the others
+FEWEST = 8  # trials of a study that are worth halving: a front of fewer says little
+GIVE_UP = 100  # placements above a limit in a row, before the search takes it that there is nothing else
+
+
+class Suggestions:
+    """Asks for placements until one has to be trained; all others are told at once, or with the training that they wait for.
+
+    Args:
+        config: The study.
+        store: Its database.
+        appraiser: Counts and times placements before they are trained.
+        told: The evaluations that the study has already.
+        notify: Receives the events.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        store: Store,
+        appraiser: Appraiser,
+        told: Sequence[EvaluationRecord],
+        notify: Callable[[Event], None],
+    ) -> None:
+        self.config, self.store, self.appraiser, self.notify = config, store, appraiser, notify
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self.study = optuna.create_study(
+                storage=store.optuna,
+                sampler=make_sampler(config.sampler, config.seed),
+                study_name=config.name,
+                directions=DIRECTIONS,
+                load_if_exists=True,
+            )
+            self.study.set_metric_names(list(OBJECTIVES))
+        self.ledger = Ledger(self.study, store, config.name, config.space.host, notify)
+        self.flat = config.sampler in FLAT
+        self.budget = Budget(config, told)
+        self.rule = HalvingRule(config.fidelity.rungs if config.halving else 1, usual_reduction(config.trials))
+        self.baselines = {str(config.space.plain()), str(config.space.native())}
+        self.running: dict[str, LiveTrial] = {}
+        self.paused: dict[str, LiveTrial] = {}
+        self.told: dict[str, EvaluationRecord] = {}  # by placement: completed, or stopped at a rung
+        self.above: set[str] = set()  # placements found above a limit
+        self.proxies: set[str] = set()  # that are trained, or in training
+        self.exhausted = False
+        self.only_queued = False  # evaluate what is queued, suggest nothing
+        self._names = map(str, itertools.count())
+        self.interrupted = {e.placement for e in told if e.state == "INTERRUPTED"}  # queued again
+        for record in told:
+            self._remember(record)
+            if record.placement in self.told:
+                self._report_rungs(f"trial {record.trial}", record, record.curve)
+
+    @property
+    def counted(self) -> int:
+        """The trials that the study has begun."""
+        return self.budget.begun
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be trained: a budget is used up, or there is nothing else in the space."""
+        return bool(self.ended) and not self.running
+
+    @property
+    def ended(self) -> str:
+        """Why nothing more begins, in a line; empty while something may."""
+        if self.only_queued:
+            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            return "" if waiting else "all placements that were asked for are evaluated"
+        if self.exhausted:
+            left = "within the limits is evaluated" if self.above else "is evaluated"
+            return f"every placement of {self.config.space.name} that was found {left}"
+        return self.budget.used_up
+
+    def suggest(self, trial_id: str) -> Assignment | str | None:
+        """A placement to train that is not trained yet. FINISHED when the budget is spent, None to ask again after the next report."""
+        misses = 0
+        while not self.ended:
+            trial = self.study.ask() if misses < REPEATS else self._ask_unseen(misses)
+            if trial is None:  # every placement of the space is evaluated, running or above a limit
+                self.exhausted = not self.running
+                return FINISHED if self.exhausted else None
+            placement = self._placement(trial)
+            identity = self.config.evaluation_identity(str(placement))
+            if self._is_known(trial, placement, identity):
+                misses += 1
+                continue
+            appraisal = self._appraise(trial, placement, identity)
+            if appraisal is None:
+                misses += str(placement) in self.above
+                continue
+            record = self._record(trial, placement, identity, appraisal)
+            self.proxies.add(self.config.proxy(placement))
+            if self._stands_at_rung(trial, record, appraisal.latency_id):
+                continue
+            self.budget.begun += 1
+            to_the_end = not self.halves(record.placement)
+            self.running[trial_id] = self.ledger.begin(trial, record, appraisal.latency_id, to_the_end)
+            return self._assignment(record)
+        return FINISHED
+
+    def _assignment(self, record: EvaluationRecord) -> Assignment:
+        return {"job": self.config.job(record.placement), "task": self.config.task, "identity": record.identity}
+
+    def _placement(self, trial: Trial) -> Placement:
+        forced = trial.user_attrs.get(FORCED)
+        placement = Placement.parse(forced) if forced else self.config.space.suggest(trial, self.flat)
+        trial.set_user_attr("placement", str(placement))
+        return placement
+
+    def _ask_unseen(self, misses: int) -> Trial | None:
+        """A trial of a placement that is neither evaluated, running nor above a limit; None when there is none left."""
+        if misses >= GIVE_UP:
+            return None
+        space = self.config.space
+        live = (*self.running.values(), *self.paused.values())
+        seen = {*self.told, *self.above, *(r.record.placement for r in live)}
+
+        def excluded(placement: Placement) -> bool:
+            return self.config.proxy(placement) in self.proxies or self.appraiser.is_ruled_out(placement)
+
+        seed = (self.config.seed, self.counted, len(seen))
+        unseen = draw_unseen(space, seen, excluded, seed, thrift=(misses - REPEATS) / GIVE_UP)
+        if unseen is None:
+            return None
+        self.study.enqueue_trial(space.params(unseen, self.flat))
+        return self.study.ask()
+
+    def _is_known(self, trial: Trial, placement: Placement, identity: str) -> bool:
+        """Whether this training is done or under way already; then the trial is told its values, now or when they are there."""
+        for live in (*self.running.values(), *self.paused.values()):
+            if live.record.identity == identity:
+                self._follow(live, trial, placement, identity)
+                return True
+        known = self.told.get(str(placement)) or self.store.find_evaluation(identity)
+        if known is None or not (known.state == "COMPLETE" or str(placement) in self.told):
+            return False
+        appraisal = self._appraise(trial, placement, identity)
+        if appraisal is None:
+            return True
+        record = self._record(trial, placement, identity, appraisal)
+        if str(placement) in self.told:
+            self.ledger.tell(trial, replace(known, latency=appraisal.latency), reused=True)
+            return True
+        reused = self.ledger.reuse(trial, record, appraisal.latency_id, known)
+        self._remember(reused)
+        self._report_rungs(f"trial {trial.number}", reused, reused.curve)
+        self.budget.complete(reused)
+        return True
+
+    def _stands_at_rung(self, trial: Trial, record: EvaluationRecord, latency_id: int) -> bool:
+        """Whether the first rungs of this training are in the database: the trial waits there, as if it had just been paused."""
+        known = self.store.find_evaluation(record.identity) if self.halves(record.placement) else None
+        if known is None or not any("rung" in point for point in known.curve):
+            return False
+        own, name = record.placement in self.interrupted, next(self._names)
+        live = self.ledger.begin_known(trial, record if own else replace(record, reused_from=known.id), latency_id, known)
+        self._report_rungs(name, live.record, live.curve, up_to=live.rung)
+        self.budget.begun += own
+        self.paused[name] = live
+        self.notify(TrialPaused(trial.number))
+        return True
+
+    def halves(self, placement: str) -> bool:
+        """Whether *placement* may be stopped at a rung; a baseline or one that was asked for is trained to the end."""
+        enough = self.config.halving and self.config.trials >= FEWEST
+        return enough and not self.only_queued and placement not in self.baselines
+
+    def _report_rungs(self, name: str, record: EvaluationRecord, curve: Sequence[dict[str, float]], up_to: int | None = None) -> None:
+        """Tell the rule what is known of a training; it has gone on from every rung before *up_to*."""
+        for point in curve:
+            if "rung" in point and "accuracy" in point and record.latency is not None:
+                rung = int(point["rung"])
+                self.rule.report(name, rung, point["accuracy"], record.latency.ratio, goes_on=up_to is None or rung < up_to)
+
+    def _follow(self, live: LiveTrial, trial: Trial, placement: Placement, identity: str) -> None:
+        if live.record.placement == str(placement):
+            trial.set_user_attr("params", live.record.params)
+            trial.set_user_attr("macs", live.record.macs)
+            live.followers.append(Follower(trial))
+        elif (appraisal := self._appraise(trial, placement, identity)) is not None:  # another placement with the same proxy
+            record = self._record(trial, placement, identity, appraisal)
+            live.followers.append(Follower(trial, record, appraisal.latency_id))
+
+    def _remember(self, record: EvaluationRecord) -> None:
+        if record.state == "COMPLETE" or record.stopped_at_rung:
+            self.told[record.placement] = record
+            self.proxies.add(self.config.proxy(Placement.parse(record.placement)))
+
+    def _appraise(self, trial: Trial, placement: Placement, identity: str) -> Appraisal | None:
+        """Costs of the placement, written to the trial. None when it cannot run or is above a limit: the trial is told so."""
+        params, macs = self.appraiser.count(placement)
+        trial.set_user_attr("params", params)
+        trial.set_user_attr("macs", macs)
+        fidelity = self.config.fidelity.to_dict()
+        record = EvaluationRecord(trial.number, str(placement), "RUNNING", self.config.seed, params, macs, fidelity, identity)
+        try:
+            appraisal = self.appraiser.appraise(placement)
+        except (RuntimeFailure, RuntimeError, ValueError, MemoryError) as error:
+            cause = str(error) if isinstance(error, RuntimeFailure) else f"{type(error).__name__}: {error}"
+            self.ledger.untrained(trial, replace(record, state="FAIL", error=f"latency measurement failed: {cause}"), None)
+            self.budget.begun += 1
+            return None
+        latency = appraisal.latency
+        trial.set_user_attr("latency_ms", round(latency.ms, 3))
+        trial.set_user_attr("latency_interval", [round(latency.ratio_low, 4), round(latency.ratio_high, 4)])
+        trial.set_user_attr("latency_method", latency.method)
+        for name, found in appraisal.constraints.items():
+            trial.set_constraint(name, found["excess"])
+        if not appraisal.violations:
+            return appraisal
+        reason = f"{'; '.join(appraisal.violations)}; not trained"
+        record = replace(record, state="PRUNED", error=reason, latency=latency, constraints=appraisal.constraints)
+        if str(placement) in self.above:
+            self.ledger.tell(trial, record)
+        else:
+            self.above.add(str(placement))
+            self.ledger.untrained(trial, record, appraisal.latency_id)
+        return None
+
+    def _record(self, trial: Trial, placement: Placement, identity: str, appraisal: Appraisal) -> EvaluationRecord:
+        return EvaluationRecord(
+            trial=trial.number,
+            placement=str(placement),
+            state="RUNNING",
+            seed=self.config.seed,
+            params=appraisal.params,
+            macs=appraisal.macs,
+            fidelity=self.config.fidelity.to_dict(),
+            identity=identity,
+            latency=appraisal.latency,
+            constraints=appraisal.constraints,
+        )
