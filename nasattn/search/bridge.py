@@ -73,7 +73,7 @@ class PlacementSearch(OptunaSearch):  # type: ignore[misc]
             space=lambda trial: None,
             metric=list(OBJECTIVES),
             mode=list(MODES),
-            sampler=make_sampler(config.sampler, config.seed),
+            sampler=make_sampler(config.sampler, config.seed, config.space, appraiser.known_ratio, config.trials),
             storage=store.optuna,
             study_name=config.name,
         )

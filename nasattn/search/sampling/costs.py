@@ -73,6 +73,7 @@ class KnownCosts:
     def __init__(self, cost: Cost, domain: Domain) -> None:
         self.cost, self.domain = cost, domain
         self._found: dict[Point, float | None] = {}
+        self._anchors: list[Point] = []
 
     def of(self, point: Point) -> float | None:
         """The cost of *point*; None where it is not known, inf where the point is not allowed."""
@@ -80,14 +81,15 @@ class KnownCosts:
             self._found[point] = self.cost(self.domain.params(point))
         return self._found[point]
 
-    def anchors(self, rng: np.random.Generator) -> tuple[Ints, Floats]:
+    def anchors(self, seed: int) -> tuple[Ints, Floats]:
         """Points and their finite costs, from which a sum can be learnt: single changes of the baseline, or random points."""
-        if not self._found:
+        if not self._anchors:
             base = self.domain.baseline
-            points = (
-                [base, *self.domain.neighbours(base)] if base is not None else [tuple(p) for p in self.domain.draw(rng, ANCHORS).tolist()]
-            )
-            for point in points[: 4 * ANCHORS]:
+            drawn = self.domain.draw(np.random.default_rng(seed), ANCHORS)
+            self._anchors = [tuple(p) for p in drawn.tolist()] if base is None else [base, *self.domain.neighbours(base)][: 4 * ANCHORS]
+        unknown = [p for p in self._anchors if self._found.get(p) is None]
+        if unknown and self.of(unknown[0]) is not None:  # else the others are hardly known either, and asking takes time
+            for point in unknown[1:]:
                 self.of(point)
-        known = [(p, c) for p, c in self._found.items() if c is not None and np.isfinite(c)][: 4 * ANCHORS]
+        known = [(p, c) for p in self._anchors if (c := self._found.get(p)) is not None and np.isfinite(c)]
         return np.array([p for p, _ in known], dtype=np.int64).reshape(-1, len(self.domain.slots)), np.array([c for _, c in known])

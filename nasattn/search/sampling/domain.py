@@ -65,7 +65,7 @@ class Slot:
     @cached_property
     def names(self) -> frozenset[str]:
         """Of all its parameters."""
-        return frozenset(name for token in self.tokens for name, _ in token.params)
+        return frozenset(name for params in self.index for name, _ in params)
 
 
 @dataclass(frozen=True)
@@ -121,27 +121,26 @@ class Domain:
         ]
 
     @classmethod
-    def of_space(cls, space: SearchSpace, flat: bool = False) -> Domain:
-        """The domain of the parameters under which *space* suggests placements (see :meth:`SearchSpace.suggest`)."""
+    def of_space(cls, space: SearchSpace) -> Domain:
+        """The domain of the parameters under which *space* suggests placements; it also knows the flat ones (see :meth:`SearchSpace.suggest`)."""
         from nasattn.hosts import get_host
 
         slots, distributions, baseline = [], dict[str, BaseDistribution](), []
-        for number, (choices, offered) in enumerate(zip(space.stages, space.tokens, strict=True), start=1):
-            name = f"stage{number}.token" if flat else f"stage{number}"
+        for number, choices in enumerate(space.stages, start=1):
+            name = f"stage{number}"
             found: dict[Any, Token] = {}
             aliases = {}
             for choice in choices:
                 for values, attention in choice.combinations():
                     canonical = get_host(space.host).attention(attention, number)
                     options = tuple((f"{name}.{choice.name}.{k}", v) for k, v in values.items())
-                    params = ((name, str(canonical)),) if flat else ((name, choice.name), *options)
-                    token = Token(params, choice.name, tuple(values.items()))
-                    aliases[frozenset(params)] = list(found).index(canonical) if canonical in found else len(found)
-                    found.setdefault(canonical, token)
-                if not flat:
-                    distributions |= {f"{name}.{choice.name}.{k}": CategoricalDistribution(v) for k, v in choice.options}
+                    found.setdefault(canonical, Token(((name, choice.name), *options), choice.name, tuple(values.items())))
+                    index = list(found).index(canonical)
+                    aliases[frozenset(((name, choice.name), *options))] = index
+                    aliases[frozenset({(f"{name}.token", str(canonical))})] = index
+                distributions |= {f"{name}.{choice.name}.{k}": CategoricalDistribution(v) for k, v in choice.options}
             slots.append(Slot(name, tuple(found.values()), aliases))
-            distributions[name] = CategoricalDistribution([str(a) for a in offered] if flat else list({c.name: 0 for c in choices}))
+            distributions[name] = CategoricalDistribution([c.name for c in choices])
             baseline.append(next((i for i, a in enumerate(found) if a.form == "none"), None))
         known = tuple(i for i in baseline if i is not None)
         return cls(tuple(slots), distributions, known if len(known) == len(slots) else None)
@@ -159,7 +158,7 @@ class Domain:
         roots = [n for n, has in having.items() if all(has)]
         parents = {n: p for n in having if n not in roots and (p := _parent(n, having, trials)) is not None}
         slots = [_slot(root, distributions, parents, roots) for root in roots]
-        kept = {n for slot in slots for n in slot.names}
+        kept = {n for slot in slots for token in slot.tokens for n, _ in token.params}
         return cls(tuple(slots), {n: distributions[n] for n in kept}) if slots else None
 
 

@@ -1,7 +1,7 @@
 """The `placement` sampler: accuracy is learnt, cost is known, and the next point is the one that should widen the front most.
 
-First a screen: the baseline and single changes of it, so that every slot and every form is seen once (without a baseline: the
-same token in every slot, and a balanced draw). Then a Bayesian model of accuracy (see :mod:`kernel`: additive and pair terms,
+First a screen: the baseline and single changes of it in every slot, of as many forms as there is room for (without a baseline:
+points in which the tokens of every slot come equally often). Then a Bayesian model of accuracy (see :mod:`kernel`: additive and pair terms,
 shared between the options of a form and between slots) and the point of the greatest expected gain in hypervolume
 (arXiv 2006.05078), its cost taken as known. Points that run count as if they had reached what the model expects.
 """
@@ -9,13 +9,13 @@ shared between the options of a form and between slots) and the point of the gre
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from nasattn.front import non_dominated
-from nasattn.search.sampling.base import PointSampler
+from nasattn.search.sampling.base import DRAWS, PointSampler
 from nasattn.search.sampling.costs import Cost, CostModel, KnownCosts
 from nasattn.search.sampling.domain import Domain, Ints, Point
 from nasattn.search.sampling.history import Floats, History
@@ -43,26 +43,26 @@ class PlacementSampler(PointSampler):
         cost: Parameters of a point -> its second objective, as far as that is known before the trial; None where it is not,
             inf for points that must not be suggested. None: learnt from the trials told.
         seed: Of the random draws.
-        screen: Points of the screen; None: two for each slot, and two.
+        screen: Points of the screen; None: one for each slot, and two.
     """
 
     def __init__(self, domain: Domain | None = None, cost: Cost | None = None, seed: int | None = None, screen: int | None = None) -> None:
         super().__init__(domain, seed)
         self.cost, self.screen = cost, screen
         self._model: tuple[Domain, Kernel, KnownCosts | None] | None = None
-        self._weights: tuple[int, tuple[str, ...], Weights] | None = None
+        self._weights: tuple[int, Weights] | None = None
 
     def choose(self, domain: Domain, history: History, rng: np.random.Generator) -> Point | None:
         kernel, known = self._for(domain)
         begun = len(history.told) + len(history.pending) + len(history.stopped)
-        number = self.screen if self.screen is not None else 2 * len(domain.slots) + 2
+        number = self.screen if self.screen is not None else len(domain.slots) + 2
+        point = None
         if begun < number or len(history.told) < 2:
-            for point in itertools.islice(screening(domain, np.random.default_rng(self._seed)), 4 * number + begun):
-                if point not in history.seen and (known is None or known.of(point) != np.inf):
-                    return point
-            if len(history.told) < 2:
-                return None
-        return self._best(domain, kernel, known, history, rng)
+            screen = itertools.islice(screening(domain, np.random.default_rng(self._seed)), 4 * number + begun)
+            point = _allowed(screen, known, history)
+        if point is None and len(history.told) >= 2:
+            point = self._best(domain, kernel, known, history, rng)
+        return point or _allowed((tuple(p) for p in domain.draw(rng, DRAWS).tolist()), known, history)
 
     def _for(self, domain: Domain) -> tuple[Kernel, KnownCosts | None]:
         if self._model is None or self._model[0] != domain:
@@ -78,16 +78,18 @@ class PlacementSampler(PointSampler):
         if not len(pool):
             return None
         observed = observe(history, accuracy, scale, MOST)
-        costs = None if told_cost is None else self._cost_model(kernel, known, history, told_cost, rng)
+        costs = None if told_cost is None else self._cost_model(kernel, known, history, told_cost)
         points = np.vstack([observed.points, history.pending])
         if costs is None:
             cost_known = cost_pool = None
         else:
             cost_known, cost_pool = costs.predict(points), costs.predict(pool)
             cost_known[: observed.told] = told_cost[observed.kept]  # type: ignore[index]
-        center, spread = (0.0, 1.0) if cost_pool is None else _logs(cost_pool)
-        scaled = [None if c is None else (_log(c) - center) / spread for c in (cost_known, cost_pool)]
-        posterior, mean_known = self._posterior(kernel, observed, points, scaled[0], rng)
+        scaled: tuple[Floats | None, Floats | None] = (None, None)
+        if cost_known is not None and cost_pool is not None:
+            both = _standard(np.concatenate([cost_known, cost_pool]))
+            scaled = both[: len(points)], both[len(points) :]
+        posterior, mean_known = self._posterior(kernel, history, observed, points, scaled[0])
         mean, sd = posterior.mean_and_sd(kernel.terms(pool, points, scaled[1], scaled[0]), kernel.diagonal(pool, cost_pool is not None))
         count = np.r_[: observed.told, len(observed.points) : len(points)]  # told, and running as if told
         reached = scale.back(mean_known[count])
@@ -101,20 +103,23 @@ class PlacementSampler(PointSampler):
         score = gain(np.arange(len(pool)), cost_pool)
         if known is None:
             return _first(pool, score, mean + sd)
-        top = np.argsort(-score, kind="stable")[:EXACT]
-        true = [known.of(tuple(p)) for p in pool[top].tolist()]
-        exact = np.array([cost_pool[i] if c is None else c for i, c in zip(top, true, strict=True)])
-        allowed = np.isfinite(exact)
-        return _first(pool[top][allowed], gain(top[allowed], exact[allowed]), (mean + sd)[top][allowed]) if allowed.any() else None
+        order = np.argsort(-score, kind="stable")
+        for top in np.split(order, range(EXACT, len(order), EXACT)):  # as a rule the first are enough
+            true = [known.of(tuple(p)) for p in pool[top].tolist()]
+            exact = np.array([cost_pool[i] if c is None else c for i, c in zip(top, true, strict=True)])
+            top, exact = top[np.isfinite(exact)], exact[np.isfinite(exact)]
+            if len(top):
+                return _first(pool[top], gain(top, exact), (mean + sd)[top])
+        return None
 
     def _posterior(
-        self, kernel: Kernel, observed: Observed, points: Ints, cost: Floats | None, rng: np.random.Generator
+        self, kernel: Kernel, history: History, observed: Observed, points: Ints, cost: Floats | None
     ) -> tuple[Posterior, Floats]:
         """The model of *points*, of which the first are observed and the others run, and its means there."""
         n = len(observed.points)
         terms = kernel.terms(points, points, cost, cost)
         seen = {name: t[:n, :n] for name, t in terms.items()}
-        weights = self._fitted(seen, observed, rng)
+        weights = self._fitted(kernel, history)
         posterior = Posterior.of(seen, observed.values, observed.extra, weights)
         mean = posterior.mean({name: t[:, :n] for name, t in terms.items()})
         if len(points) > n:
@@ -122,22 +127,30 @@ class PlacementSampler(PointSampler):
             posterior = Posterior.of(terms, np.concatenate([observed.values, mean[n:]]), extra, weights)
         return posterior, mean
 
-    def _fitted(self, terms: dict[str, Floats], observed: Observed, rng: np.random.Generator) -> Weights:
-        """The weights, fitted again from time to time."""
-        names, n = tuple(terms), len(observed.points)
-        if self._weights is None or self._weights[1] != names or not self._weights[0] / REFIT <= n < REFIT * self._weights[0] + 1:
-            start = self._weights[2] if self._weights is not None and self._weights[1] == names else Weights.prior(terms)
-            self._weights = (n, names, fit_weights(terms, observed.values, observed.extra, start, rng))
-        return self._weights[2]
+    def _fitted(self, kernel: Kernel, history: History) -> Weights:
+        """The weights, fitted again from time to time, always to the first so many trials: a study that is loaded again finds the same."""
+        n = 2
+        while n * REFIT + 1 <= len(history.told):
+            n = int(n * REFIT + 1)
+        if self._weights is None or self._weights[0] != n:
+            points, accuracy = history.told[:n], -history.values[:n, 0]
+            cost = _standard(history.values[:n, 1]) if history.values.shape[1] > 1 else None
+            terms = kernel.terms(points, points, cost, cost)
+            values = Scale.of(accuracy).forward(accuracy)
+            self._weights = (n, fit_weights(terms, values, np.zeros(n), Weights.prior(terms), np.random.default_rng([self._seed, n])))
+        return self._weights[1]
 
-    def _cost_model(
-        self, kernel: Kernel, known: KnownCosts | None, history: History, told_cost: Floats, rng: np.random.Generator
-    ) -> CostModel:
+    def _cost_model(self, kernel: Kernel, known: KnownCosts | None, history: History, told_cost: Floats) -> CostModel:
         points, costs = history.told, told_cost
         if known is not None:
-            more, their = known.anchors(rng)
+            more, their = known.anchors(self._seed)
             points, costs = np.vstack([points, more]), np.concatenate([costs, their])
         return CostModel.fit(kernel, points, costs)
+
+
+def _allowed(points: Iterable[Point], known: KnownCosts | None, history: History) -> Point | None:
+    """The first of *points* that is neither seen nor ruled out by its cost."""
+    return next((p for p in points if p not in history.seen and (known is None or known.of(p) != np.inf)), None)
 
 
 def screening(domain: Domain, rng: np.random.Generator) -> Iterator[Point]:
@@ -147,8 +160,6 @@ def screening(domain: Domain, rng: np.random.Generator) -> Iterator[Point]:
         yield domain.baseline
         singles = [_shuffled([p for p in domain.neighbours(domain.baseline) if p[s] != domain.baseline[s]], rng) for s in range(d)]
         yield from _by_form(domain, singles, rng)
-    else:
-        yield from (p for p in _shuffled(uniform_points(domain), rng)[: d + 1])
     while True:  # every token of a slot equally often
         columns = [rng.permutation(size) for size in domain.sizes.tolist()]
         for i in range(int(domain.sizes.max())):
@@ -204,6 +215,6 @@ def _log(cost: Floats) -> Floats:
     return np.log(cost) if cost.min() > 0 else cost
 
 
-def _logs(cost: Floats) -> tuple[float, float]:
+def _standard(cost: Floats) -> Floats:
     values = _log(cost)
-    return float(values.mean()), float(values.std()) or 1.0
+    return np.asarray((values - values.mean()) / (values.std() or 1.0))
