@@ -73,23 +73,26 @@ class Kernel:
             cost_b: The same of *b*.
         """
         d = a.shape[1]
-        first, second = np.zeros((len(a), len(b))), np.zeros((len(a), len(b)))
+        first, second, alike = np.zeros((3, len(a), len(b)))
         for s, table in enumerate(self.tables):
-            alike = table[a[:, s]][:, b[:, s]]
+            np.take(table[:, b[:, s]], a[:, s], axis=0, out=alike)  # whole rows, which is fast
             first += alike
-            second += alike * alike
+            second += np.square(alike, out=alike)
         counts_a, counts_b = self.counts(a), self.counts(b)
         product = counts_a @ counts_b.T
-        distance = (counts_a**2).sum(1)[:, None] + (counts_b**2).sum(1) - 2 * product
-        found = {
-            "main": first / d,
-            "pair": (first**2 - second) / max(d * (d - 1), 1),
-            "all": np.exp((first - d) / (d * ALL_RANGE)),
-            "count": product,
-            "kinds": np.exp(distance / (-2 * KINDS_RANGE**2)),
-        }
+        kinds = product * (2 / (2 * KINDS_RANGE**2))
+        kinds -= (counts_a**2).sum(1)[:, None] / (2 * KINDS_RANGE**2)
+        kinds -= (counts_b**2).sum(1) / (2 * KINDS_RANGE**2)
+        every = (first - d) * (1 / (d * ALL_RANGE))
+        pair = np.subtract(np.square(first, out=alike), second, out=second)
+        pair /= max(d * (d - 1), 1)
+        first /= d
+        found = {"main": first, "pair": pair, "all": np.exp(every, out=every), "count": product, "kinds": np.exp(kinds, out=kinds)}
         if cost_a is not None and cost_b is not None:
-            found["cost"] = np.exp((cost_a[:, None] - cost_b) ** 2 / (-2 * COST_RANGE**2))
+            cost = np.subtract(cost_a[:, None], cost_b)
+            np.square(cost, out=cost)
+            cost *= -1 / (2 * COST_RANGE**2)
+            found["cost"] = np.exp(cost, out=cost)
         return found
 
     def diagonal(self, points: Ints, with_cost: bool) -> dict[str, Floats]:

@@ -31,7 +31,10 @@ class Weights:
 
     def covariance(self, terms: Mapping[str, Floats]) -> Floats:
         """The sum of *terms* and of the mean's variance."""
-        return np.asarray(sum(w * terms[n] for n, w in self.terms.items() if n in terms) + MEAN_VARIANCE)
+        total = np.full_like(terms[next(iter(self.terms))], MEAN_VARIANCE)
+        for name, weight in self.terms.items():
+            total += weight * terms[name]
+        return total
 
 
 def fit_weights(terms: Mapping[str, Floats], values: Floats, extra: Floats, start: Weights, rng: np.random.Generator) -> Weights:

@@ -24,7 +24,7 @@ from nasattn.search.sampling.kernel import Kernel
 from nasattn.search.sampling.model import Posterior, Weights, fit_weights
 from nasattn.search.sampling.rungs import Observed, observe
 
-POOL = 800  # points that are compared at an ask
+POOL = 640  # points of a larger domain that are compared at an ask
 FULL = 1_000  # points of a domain that are all compared
 EXACT = 64  # of them, whose costs are asked for
 MOST = 600  # observations that the model keeps
@@ -202,7 +202,7 @@ def candidates(domain: Domain, history: History, accuracy: Floats, cost: Floats 
         changed = rng.random(base.shape).argsort(1) < 2
         far = np.where(changed, domain.draw(rng, len(base)), base)
         found = [*near, *map(tuple, far.tolist()), *map(tuple, domain.draw(rng, POOL // 2).tolist())]
-    new = [p for p in dict.fromkeys(found) if p not in history.seen][: max(POOL, FULL)]
+    new = [p for p in dict.fromkeys(found) if p not in history.seen]
     return np.array(new, dtype=np.int64).reshape(-1, len(domain.slots))
 
 
