@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from nasattn.search.samplers import SAMPLERS
+
 StorageOption = Annotated[str | None, typer.Option("--storage", help="Database URL. Default: NASATTN_STORAGE, else sqlite:///nasattn.db.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StudyArgument = Annotated[str, typer.Argument(help="Name of the study (`nasattn studies` lists them).")]
@@ -34,7 +36,7 @@ HalvingOption = Annotated[
     bool | None,
     typer.Option("--halving/--no-halving", help="Stop trainings for which better ones of their latency are known. Default: on."),
 ]
-SamplerOption = Annotated[str | None, typer.Option("--sampler", help="random, tpe, nsga2, nsga3 or gp. Default: tpe.")]
+SamplerOption = Annotated[str | None, typer.Option("--sampler", help=f"{', '.join(SAMPLERS)}. Default: auto.")]
 LimitOption = Annotated[str | None, typer.Option("--max-latency", help="Train nothing slower: 1.3x the plain host, or 12ms.")]
 ParamsOption = Annotated[str | None, typer.Option("--max-params", help="Train nothing larger: 1.1x the plain host, or 30M.")]
 MacsOption = Annotated[str | None, typer.Option("--max-macs", help="Train nothing with more multiply-accumulates: 1.1x, or 5G.")]

@@ -161,6 +161,17 @@ class SearchSpace:
         options = {k: trial.suggest_categorical(f"stage{stage + 1}.{name}.{k}", list(v)) for k, v in choices[name].options}
         return get_host(self.host).attention(choices[name].attention(options), stage + 1)
 
+    def placement(self, params: Mapping[str, Any]) -> Placement:
+        """The placement that :meth:`suggest` gives under the Optuna parameters *params*, flat or not."""
+        return Placement(tuple(self._attention(params, stage) for stage in range(len(self.stages))))
+
+    def _attention(self, params: Mapping[str, Any], stage: int) -> Attention:
+        if (token := params.get(f"stage{stage + 1}.token")) is not None:
+            return Attention.parse(token)
+        choice = next(c for c in self.stages[stage] if c.name == params[f"stage{stage + 1}"])
+        values = {k: params[f"stage{stage + 1}.{choice.name}.{k}"] for k, _ in choice.options}
+        return get_host(self.host).attention(choice.attention(values), stage + 1)
+
     def params(self, placement: Placement, flat: bool = False) -> dict[str, Any]:
         """The Optuna parameters under which :meth:`suggest` gives *placement*.
 

@@ -93,6 +93,13 @@ class Appraiser:
             costs["latency"] = Cost(predicted.ms, predicted.ratio)
         return bool(violations({c: limit for c, limit in self.limits.items() if c in costs}, costs))
 
+    def known_ratio(self, placement: Placement) -> float | None:
+        """The latency ratio of *placement* as far as it is known without measuring; None where it is not, inf above a limit."""
+        if self.limits and self.is_ruled_out(placement):
+            return math.inf
+        predicted = self.latencies.predicted(placement)
+        return None if predicted is None else predicted.ratio
+
     def check_feasible(self, space: SearchSpace) -> None:
         """Raises UsageError, naming the cheapest placement of *space* and what it costs, when not even that is within a limit.
 

@@ -62,7 +62,7 @@ class StudyConfig:
     name: str = ""
     trials: int = 24
     time_budget: float | None = None
-    sampler: str = "tpe"
+    sampler: str = "auto"
     limits: Mapping[str, Limit] = field(default_factory=dict)
     device: str = "cpu"
     deployment: Deployment = field(default_factory=Deployment)

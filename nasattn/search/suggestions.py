@@ -60,7 +60,7 @@ class Suggestions:
             warnings.simplefilter("ignore", ExperimentalWarning)
             self.study = optuna.create_study(
                 storage=store.optuna,
-                sampler=make_sampler(config.sampler, config.seed),
+                sampler=make_sampler(config.sampler, config.seed, config.space, appraiser.known_ratio, config.trials),
                 study_name=config.name,
                 directions=DIRECTIONS,
                 load_if_exists=True,

@@ -16,6 +16,7 @@ from nasattn.search.appraisal import Appraiser
 from nasattn.search.bridge import PlacementSearch
 from nasattn.search.continuing import baselines, enqueue, enter_study, evaluate_again, reconcile
 from nasattn.search.limits import Limit
+from nasattn.search.samplers import SAMPLERS
 from nasattn.search.study import StudyConfig
 from nasattn.search.suggestions import FINISHED
 from nasattn.store import Store
@@ -56,9 +57,9 @@ def drive(search: PlacementSearch, most: int = 50) -> list[str]:
     raise AssertionError("the search did not end")
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "nsga3", "gp"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_goes_through_the_space_without_repetition(store: Store, space_file: str, sampler: str) -> None:
-    seed = ["random", "tpe", "nsga2", "nsga3", "gp"].index(sampler)  # another seed: nothing is known already
+    seed = list(SAMPLERS).index(sampler)  # another seed: nothing is known already
     placements = drive(begin(store, configure(space_file, sampler=sampler, trials=5, seed=seed), sampler))
     assert len(placements) == len(set(placements)) == 5
     assert placements[0] == "none,none,none,none"

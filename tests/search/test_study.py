@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +91,10 @@ def test_a_study_without_a_name_gets_one(task: str, name: str) -> None:
     ("settings", "message"),
     [
         ({"space": "resnet18_stage"}, "unknown name 'resnet18_stage' in search_spaces: Did you mean 'resnet18_stages'"),
-        ({"sampler": "tpee"}, "unknown sampler 'tpee': Did you mean 'tpe'? allowed: random, tpe, nsga2, nsga3, gp"),
+        (
+            {"sampler": "tpee"},
+            "unknown sampler 'tpee': Did you mean 'tpe'? allowed: auto, placement, random, tpe, nsga2, nsga3, gp, local, evolution, uniform",
+        ),
         ({"sampler": ["tpe"]}, "unknown sampler ['tpe']: "),
         ({"device": "gpu"}, "unknown device 'gpu': allowed: cpu, cuda"),
         ({"task": 3}, "task must be the name of a task or a folder, got 3"),
@@ -163,7 +168,7 @@ def test_the_difference_is_shown() -> None:
 def test_what_is_stored_says_how_much_was_asked_for() -> None:
     config = StudyConfig(SPACE, trials=7, limits={"latency": LIMIT})
     kept = stored(config)
-    assert (kept["space_name"], kept["trials"], kept["sampler"], kept["max_latency"]) == ("resnet18_stages", 7, "tpe", "1.3x")
+    assert (kept["space_name"], kept["trials"], kept["sampler"], kept["max_latency"]) == ("resnet18_stages", 7, "auto", "1.3x")
 
 
 @pytest.mark.parametrize("name", list_yaml("studies"))
@@ -207,7 +212,18 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers(name: str) -> None:
     assert SAMPLERS[name]
-    assert type(make_sampler(name, seed=0)).__name__.lower().startswith(name.replace("nsga2", "nsgaii").replace("nsga3", "nsgaiii"))
+    called = {"auto": "placement", "nsga2": "nsgaii", "nsga3": "nsgaiii"}.get(name, name)
+    assert type(make_sampler(name, seed=0)).__name__.lower().startswith(called)
+
+
+def test_auto_learns_no_model_of_thousands_of_trials() -> None:
+    assert type(make_sampler("auto", 0, trials=24)).__name__ == "PlacementSampler"
+    assert type(make_sampler("auto", 0, trials=5_000)).__name__ == "EvolutionSampler"
+
+
+def test_importing_samplers_does_not_import_optuna() -> None:
+    code = "import sys, nasattn.search.samplers, nasattn.options; print([m for m in ('optuna', 'torch', 'ray') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
 def test_choices_that_proxies_cannot_tell_apart_are_named() -> None:

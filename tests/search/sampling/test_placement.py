@@ -1,0 +1,101 @@
+"""The placement sampler: it finds more with fewer trainings, and uses what is known."""
+
+from __future__ import annotations
+
+import math
+from statistics import mean
+
+import numpy as np
+import optuna
+from problems import STAGES, accuracy, key, latency, suggest, two_objectives
+
+from nasattn.front import hypervolume, non_dominated
+from nasattn.search.sampling import Domain, PlacementSampler
+from nasattn.space import SearchSpace
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+REFERENCE = (0.4, 2.0)
+
+
+def true_hypervolume(study: optuna.Study, seed: int) -> float:
+    """Of the true accuracies of the front that the study claims."""
+    observed, cost = np.array([t.values for t in study.trials]).T
+    front = non_dominated(observed, cost)
+    true = np.array([accuracy(t.params, seed) for t in study.trials])
+    return hypervolume(true[front], cost[front], REFERENCE)
+
+
+def test_it_has_after_forty_trials_more_than_random_after_a_hundred() -> None:
+    ours = [true_hypervolume(two_objectives(PlacementSampler(seed=s), 40, seed=s), s) for s in range(4)]
+    random = [true_hypervolume(two_objectives(optuna.samplers.RandomSampler(seed=s), 100, seed=s), s) for s in range(4)]
+    assert mean(ours) > mean(random)
+
+
+def test_one_objective_is_found_in_few_trials() -> None:
+    found = []
+    for seed in range(3):
+        study = optuna.create_study(direction="maximize", sampler=PlacementSampler(seed=seed))
+        study.optimize(lambda t, seed=seed: accuracy(suggest(t), seed) - latency(t.params), n_trials=60)  # type: ignore[misc]
+        random = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=seed))
+        random.optimize(lambda t, seed=seed: accuracy(suggest(t), seed) - latency(t.params), n_trials=200)  # type: ignore[misc]
+        found.append(study.best_value >= random.best_value)
+    assert all(found)
+
+
+def test_it_begins_with_the_plain_host_and_single_replacements() -> None:
+    space = SearchSpace.from_dict(
+        "s", {"host": "nasattn_resnet50", "stages": {"all": {"none": None, "sge": {"groups": [16, 32]}, "ela_t": None}}}
+    )
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=PlacementSampler(Domain.of_space(space), seed=0))
+    placements = []
+    for _ in range(STAGES + 2):
+        trial = study.ask()
+        placements.append(space.suggest(trial))
+        study.tell(trial, [0.5, 1.0])
+    replaced = [[(i, a.name) for i, a in enumerate(p) if a.form != "none"] for p in placements]
+    assert replaced[0] == []
+    assert {len(r) for r in replaced[1:]} == {1}
+    assert {r[0][0] for r in replaced[1:]} == {0, 1, 2, 3}
+    assert {r[0][1] for r in replaced[1:]} == {"sge", "ela"}
+
+
+def test_points_that_are_not_allowed_are_not_suggested() -> None:
+    asked = []
+
+    def cost(params: dict[str, object]) -> float:
+        asked.append(key(params))
+        return latency(params) if latency(params) < 1.2 else math.inf
+
+    probe = two_objectives(optuna.samplers.RandomSampler(seed=0), 60)
+    domain = Domain.of_trials(probe.trials)
+    study = two_objectives(PlacementSampler(domain, cost, seed=0), 60)
+    assert asked
+    assert max(t.values[1] for t in study.trials) < 1.2
+    assert len(set(asked)) == len(asked)  # each is asked for once
+
+
+def test_costs_that_are_not_known_are_learnt() -> None:
+    probe = two_objectives(optuna.samplers.RandomSampler(seed=0), 60)
+    study = two_objectives(PlacementSampler(Domain.of_trials(probe.trials), lambda params: None, seed=0), 60)
+    assert len({key(t.params) for t in study.trials}) == 60
+
+
+def test_what_stopped_trials_reached_counts() -> None:
+    """Trials that contain the good attention reach more at the first rung; all but some are stopped there."""
+
+    def run(with_rungs: bool) -> float:
+        study = optuna.create_study(direction="maximize", sampler=PlacementSampler(seed=0, screen=8))
+        for number in range(40):
+            trial = study.ask()
+            final = accuracy(suggest(trial), 3)
+            early = 0.3 + final / 2
+            trial.set_user_attr("rungs", [[0.25, early], [1.0, final]] if number % 4 == 0 or not with_rungs else [[0.25, early]])
+            if number % 4 == 0:
+                study.tell(trial, final)
+            else:
+                if not with_rungs:
+                    trial.set_user_attr("rungs", [])
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        return mean(accuracy(t.params, 3) for t in study.trials[20:])
+
+    assert run(with_rungs=True) > run(with_rungs=False)
