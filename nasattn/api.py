@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasattn.errors import StudyError, UsageError
+from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.front import FrontMember, front
 from nasattn.store import EvaluationRecord, Store, StudyRecord
 from nasattn.store.records import PROXY_REPORT
@@ -148,7 +149,7 @@ def search(
         address: A Ray cluster to join.
         fresh: Begin another study if there is one of this name.
         listener: Called with every event.
-        **settings: The keys of a study file: task, study, trials, time_budget, compute_budget, plateau, sampler, halving,
+        **settings: The keys of a study file: task, study, trials, time_budget, compute_budget, plateau, certify, sampler, halving,
             max_latency, max_params, max_macs, max_memory, device, runtime, deployment, workers, gpus_per_trial, seed, fidelity,
             recipe.
 
@@ -165,6 +166,42 @@ def search(
     url = default_storage(storage)
     result = run_search(make_config({"space": space, **settings}), url, address=address, fresh=fresh, listener=listener)
     return open_study(result.study, url)
+
+
+def certify(
+    study: str,
+    trainings: int = 6,
+    *,
+    storage: str | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    listener: Callable[[Event], None] | None = None,
+) -> Study:
+    """Train likely members of a study's front again, with other seeds, scored on test images too, as `nasattn certify` does.
+
+    Args:
+        study: Its name.
+        trainings: At most so many; fewer where no membership is in doubt any more.
+        storage: URL of the database (see :func:`default_storage`).
+        workers: Trainings at once; by default one per CPU or GPU.
+        address: A Ray cluster to join.
+        listener: Called with every event.
+
+    Raises:
+        StudyError: There is no such study, or none of its trials has completed.
+        NasattnError: The trainings were interrupted; the same call goes on.
+    """
+    from nasattn.search.driver import run_search
+    from nasattn.search.study import StudyConfig
+
+    opened = open_study(study, storage)
+    if not opened.front():
+        raise StudyError(f"study {study!r} has no completed trial to certify: continue it with `nasattn search --study {study} ...`")
+    config = replace(StudyConfig.from_stored(opened.record), workers=workers)
+    result = run_search(config, default_storage(storage), address=address, listener=listener, retrain=trainings)
+    if not result.complete:
+        raise NasattnError("interrupted: run the same command again to go on")
+    return opened
 
 
 def measure_latency(

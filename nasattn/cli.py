@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,10 @@ from nasattn import cli_proxy, console, options
 from nasattn.errors import NasattnError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from nasattn.api import Study
+    from nasattn.store import EvaluationRecord
 
 app = typer.Typer(
     name="nasattn",
@@ -49,6 +53,7 @@ def search(
     time_budget: options.TimeOption = None,
     compute_budget: options.ComputeOption = None,
     plateau: options.PlateauOption = None,
+    certify: options.CertifyOption = None,
     sampler: options.SamplerOption = None,
     halving: options.HalvingOption = None,
     max_latency: options.LimitOption = None,
@@ -86,6 +91,7 @@ def run(
     time_budget: options.TimeOption = None,
     compute_budget: options.ComputeOption = None,
     plateau: options.PlateauOption = None,
+    certify: options.CertifyOption = None,
     sampler: options.SamplerOption = None,
     halving: options.HalvingOption = None,
     max_latency: options.LimitOption = None,
@@ -158,6 +164,7 @@ def _search(
         )
     elif not quiet:
         printer.print(front_table(result.front, f"Front of {result.study}", printer.width))
+        _print_honest(printer, result.evaluations)
         printer.print(f"Ended: {result.ended}; {spent(result)}", highlight=False)
         if result.front:
             printer.print(f"Export the best: nasattn export {result.study} --best --out DIR", highlight=False)
@@ -165,6 +172,39 @@ def _search(
         raise NasattnError(f"interrupted: run the same command again to continue study {result.study}")
     if not result.front:
         raise NasattnError(f"no trial of study {result.study} completed: `nasattn show {result.study} 0` says why")
+
+
+def _print_honest(printer: Console, trials: Sequence[EvaluationRecord]) -> None:
+    from nasattn.front import appraise
+    from nasattn.report.tables import honest_line
+
+    if line := honest_line(appraise(trials)):
+        printer.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command("certify")
+def certify_study(
+    study: options.StudyArgument,
+    trainings: Annotated[int, typer.Option("--trainings", help="At most so many; fewer where no membership is in doubt.", min=1)] = 6,
+    storage: options.StorageOption = None,
+    address: options.AddressOption = None,
+    workers: options.WorkersOption = None,
+    quiet: options.QuietOption = False,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Train likely members of a study's front again, with other seeds and scored on test images too. Example: nasattn certify STUDY"""
+    from nasattn.api import certify as certify_front
+    from nasattn.report.progress import SearchView
+    from nasattn.report.tables import front_table
+
+    printer = console.err() if as_json else console.out()
+    with SearchView(printer, quiet) as view:
+        certified = certify_front(study, trainings, storage=storage, address=address, workers=workers, listener=view)
+    if as_json:
+        print(json.dumps([m.to_dict() for m in certified.front()], indent=2))
+    elif not quiet:
+        printer.print(front_table(certified.front(), f"Front of {study}", printer.width))
+        _print_honest(printer, certified.trials())
 
 
 @app.command()
@@ -189,6 +229,7 @@ def front(
     else:
         printer = console.out()
         printer.print(front_table(members, f"Front of {study}", printer.width))
+        _print_honest(printer, opened.trials())
         if opened.has_proxy_report and (report := opened.proxy_report()):
             from nasattn.report.agreement import verdict
 

@@ -32,6 +32,10 @@ ComputeOption = Annotated[
 PlateauOption = Annotated[
     int | None, typer.Option("--plateau", help="End when the front has not grown in so many trials. Default: never.", min=1)
 ]
+CertifyOption = Annotated[
+    float | None,
+    typer.Option("--certify", help="Share of the trials that train the front again, with other seeds: 0 to 0.5. Default: 0.2."),
+]
 HalvingOption = Annotated[
     bool | None,
     typer.Option("--halving/--no-halving", help="Stop trainings for which better ones of their latency are known. Default: on."),

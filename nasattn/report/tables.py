@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from nasattn.front import FrontMember
+from nasattn.front import FrontMember, claimed_and_honest
 
 if TYPE_CHECKING:
     from nasattn.hosts import Host
@@ -49,6 +49,19 @@ def front_table(members: Sequence[FrontMember], title: str, width: int = 120) ->
     notes += [f"{mark} {MARKS[mark]}" for mark in MARKS if any(mark in each for each in marks)]
     table.caption = "\n".join(notes) if members else "no completed trial"
     return table
+
+
+def honest_line(appraised: Sequence[FrontMember]) -> str:
+    """What the front claims beside what test images leave of it; empty where no member was scored on them."""
+    found = claimed_and_honest(appraised)
+    if found is None:
+        return ""
+    members = [m for m in appraised if m.tier != "dominated"]
+    tested = sum(m.held_out is not None for m in members)
+    return (
+        f"Hypervolume of the {tested} of {len(members)} members that were trained again: {found[0]:.3f} by validation images, "
+        f"{found[1]:.3f} by test images that no search saw"
+    )
 
 
 MARKS = {"~": "predicted from the table of stages", "*": "something else used the device during the measurement (shared)"}

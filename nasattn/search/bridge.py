@@ -19,6 +19,7 @@ from nasattn.store import State
 if TYPE_CHECKING:
     from nasattn.search.worker import Assignment
 
+MEASURED = ("accuracy", "held_out", "seconds", "worker")  # of a training that came to its end
 STOPPED = "the search was stopped during this trial; its placement is queued again"
 
 
@@ -39,7 +40,7 @@ class PlacementSearch(Suggestions):
         if self.budget.nothing_goes_on or not self.paused:
             return None
         # one whose first rungs were trained elsewhere becomes a trial of this study by going on
-        full = self.budget.begun >= self.config.trials
+        full = self.budget.is_full
         name = self.rule.next([n for n, live in self.paused.items() if live.record.reused_from is None or not full])
         if name is None:
             return None
@@ -47,7 +48,7 @@ class PlacementSearch(Suggestions):
         self.rule.promote(name, live.rung)
         if live.record.reused_from is not None:
             self.ledger.own(live)
-            self.budget.begun += 1
+            self.budget.begin(live.record.seed)
         assert live.record.latency is not None
         self.notify(TrialResumed(live.record.trial, live.record.placement, live.record.latency.ratio))
         return name, self._assignment(live.record)
@@ -89,7 +90,7 @@ class PlacementSearch(Suggestions):
         else:
             self._note(self.running[trial_id], result)
             wrong = None if math.isfinite(result["accuracy"]) else _not_finite(result)
-            self.end(trial_id, "FAIL" if wrong else "COMPLETE", reason=wrong, **{k: result[k] for k in ("accuracy", "seconds", "worker")})
+            self.end(trial_id, "FAIL" if wrong else "COMPLETE", reason=wrong, **{k: result.get(k) for k in MEASURED})
 
     def _note(self, live: LiveTrial, result: dict[str, Any]) -> None:
         self.ledger.note(live, result)
@@ -104,7 +105,7 @@ class PlacementSearch(Suggestions):
         live = self.running.get(trial_id) or self.paused[trial_id]
         self.end(trial_id, "INTERRUPTED", reason=STOPPED)
         if live.record.reused_from is None:
-            self.budget.begun -= 1
+            self.budget.begin(live.record.seed, -1)
         enqueue_again(self.study, live.trial)
 
     def stop_all(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -36,15 +35,22 @@ class Budget:
     def __init__(self, config: StudyConfig, told: Sequence[EvaluationRecord]) -> None:
         self.config = config
         self.begun = 0
-        self.deadline = time.monotonic() + config.time_budget if config.time_budget else math.inf
+        self.retrained = 0  # of them, with other seeds than the study's
+        self.retrainings = config.retrainings
+        self.started = time.monotonic()
         self._seconds: dict[str, float] = {}  # by identity: what was interrupted went on from its checkpoint, and its clock as well
         self._points: list[Point] = []
         self._grown = (0, 0)  # the points there were when the front last grew, and the trials begun
         for record in told:
-            self.begun += record.is_own_trial
+            self.begin(record.seed, record.is_own_trial)
             if record.reused_from is None:
                 self.spend(record.identity, record.seconds or 0.0)
             self.complete(record)
+
+    def begin(self, seed: int, trials: int = 1) -> None:
+        """So many trials begin; a negative number of them did not count after all."""
+        self.begun += trials
+        self.retrained += trials * (seed != self.config.seed)
 
     def spend(self, identity: str, seconds: float) -> None:
         """A training has taken so long by now."""
@@ -64,20 +70,37 @@ class Budget:
             self._grown = (len(self._points), self.begun)
 
     @property
+    def is_full(self) -> bool:
+        """Whether all trials are begun, but for those that certify the front."""
+        return self.begun - self.retrained >= self.config.trials - self.config.retrainings
+
+    @property
     def used_up(self) -> str:
-        """Why nothing more may begin, in a line; empty while something may."""
-        if self.begun >= self.config.trials:
+        """Why no new placement may begin, in a line; empty while one may."""
+        if self.is_full:
             return f"all {self.config.trials} trials are evaluated"
         return self.nothing_goes_on
+
+    @property
+    def may_retrain(self) -> bool:
+        """Whether a placement may be trained again."""
+        return self.retrained < self.retrainings and not self.out_of_time()
+
+    def out_of_time(self, kept: float = 0.0) -> str:
+        """Why nothing may begin, when a share of time and training is *kept* for later; empty while it may."""
+        config = self.config
+        if config.time_budget is not None and time.monotonic() - self.started >= config.time_budget * (1 - kept):
+            return f"the time budget of {config.time_budget:g} s is used up"
+        if config.compute_budget is not None and self.seconds >= config.compute_budget * (1 - kept):
+            return f"the compute budget of {config.compute_budget:g} s of training is used up"
+        return ""
 
     @property
     def nothing_goes_on(self) -> str:
         """Why not even a paused trial may go on; empty while it may."""
         config = self.config
-        if time.monotonic() >= self.deadline:
-            return f"the time budget of {config.time_budget:g} s is used up"
-        if config.compute_budget is not None and self.seconds >= config.compute_budget:
-            return f"the compute budget of {config.compute_budget:g} s of training is used up"
+        if over := self.out_of_time(config.certify if self.retrainings else 0.0):
+            return over
         if config.plateau is not None and self._points and self.begun - self._grown[1] >= config.plateau:
             return f"the front's hypervolume has not grown by {GROWTH:.0%} in the last {config.plateau} trials"
         return ""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from nasattn.front import CERTIFIED_P, CERTIFIED_SEEDS, FrontMember
+from nasattn.front import CERTIFIED_P, CERTIFIED_SEEDS, FrontMember, appraise
+from nasattn.store import EvaluationRecord
 
 MOST_SEEDS = 8  # of one placement; more say little, and one whose trainings fail is given up
 SETTLED = 0.02  # the variance of a membership, p (1 - p), below which another training is not worth its time
@@ -21,6 +22,36 @@ class Retraining(NamedTuple):
 
     placement: str
     seed: int
+
+
+class Certification:
+    """What of a study's placements was trained with which seeds, and what is to be trained again.
+
+    Args:
+        seed: Of the study.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.begun: dict[str, set[int]] = {}
+        self.completed: list[EvaluationRecord] = []
+
+    def begin(self, placement: str, seed: int) -> None:
+        """A training is under way."""
+        self.begun.setdefault(placement, set()).add(seed)
+
+    def note(self, record: EvaluationRecord) -> None:
+        """A training has ended."""
+        if record.state != "INTERRUPTED":
+            self.begin(record.placement, record.seed)
+        else:
+            self.begun.get(record.placement, set()).discard(record.seed)
+        if record.state == "COMPLETE":
+            self.completed.append(record)
+
+    def next(self) -> Retraining | None:
+        """What to train again; None where no training would tell much."""
+        return next_retraining(appraise(self.completed), self.begun, self.seed)
 
 
 def next_retraining(points: Sequence[FrontMember], begun: Mapping[str, Collection[int]], seed: int) -> Retraining | None:

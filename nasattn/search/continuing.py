@@ -75,13 +75,8 @@ def baselines(space: SearchSpace) -> list[Placement]:
 
 def enqueue(search: PlacementSearch, placements: Sequence[Placement]) -> None:
     """Queue *placements*, also those that the space does not list."""
-    from nasattn.search.ledger import FORCED
-
     for placement in placements:
-        if placement in search.config.space:
-            search.study.enqueue_trial(search.config.space.params(placement, search.flat))
-        else:
-            search.study.enqueue_trial({}, user_attrs={FORCED: str(placement)})
+        search.enqueue(placement)
 
 
 def versions() -> dict[str, str]:

@@ -57,6 +57,7 @@ def run_search(
     listener: Callable[[Event], None] | None = None,
     start: Start | None = None,
     placements: Sequence[Placement] | None = None,
+    retrain: int | None = None,
 ) -> SearchResult:
     """Run a study until its budget is used up, continuing it where the database holds it already.
 
@@ -68,6 +69,7 @@ def run_search(
         listener: Called with every event.
         start: What a worker does with a trial; the default trains the proxy.
         placements: Evaluate these instead of a search; latencies stay what the database knows of them.
+        retrain: Search nothing, but train placements again with other seeds, at most so many times, to certify the front.
 
     Raises:
         UsageError: Space, task, database or configuration are not usable; nothing has been trained.
@@ -91,6 +93,8 @@ def run_search(
     if not search.study.get_trials(deepcopy=False):
         enqueue(search, placements or baselines(search.config.space))
     search.only_queued = placements is not None
+    if retrain is not None:
+        search.retrain_only(retrain)
     workers = config.workers or default_workers(config)
     listener(SearchStarted(config.name, config.trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
     finished = unfinished = not search.is_over

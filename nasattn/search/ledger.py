@@ -18,7 +18,8 @@ from nasattn.search.events import Event, TrialFinished, TrialReported, TrialStar
 from nasattn.store import EvaluationRecord, State, Store
 
 FORCED = "forced_placement"  # user attribute of an enqueued trial whose placement the space does not list
-REUSED = ("accuracy", "val_samples", "curve", "seconds", "worker", "notes")  # of another training of the same proxy
+SEED = "seed"  # user attribute of an enqueued trial that is to train with another seed than the study's
+REUSED = ("accuracy", "held_out", "val_samples", "curve", "seconds", "worker", "notes")  # of another training of the same proxy
 
 
 @dataclass
@@ -118,7 +119,7 @@ class Ledger:
         """A training ended: what is now known of it, and of other placements that waited for it."""
         error = values.pop("traceback", None) or reason
         if state != "COMPLETE":
-            values.pop("accuracy", None)
+            values = {k: v for k, v in values.items() if k not in ("accuracy", "held_out")}
         values = {"seconds": live.seconds or None, **values, "curve": finite(live.curve), "notes": list(live.notes) or None}
         self.store.finish_evaluation(live.evaluation, state, error=error, **values)
         record = replace(live.record, state=state, error=reason, **values)
@@ -183,6 +184,6 @@ def finite(curve: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def enqueue_again(study: Study, trial: Trial | FrozenTrial) -> None:
     """Queue the placement of a trial that was stopped, so that it is asked for next."""
-    forced = {k: v for k, v in trial.user_attrs.items() if k == FORCED}
-    if trial.params or forced:
-        study.enqueue_trial(trial.params, user_attrs=forced)
+    asked = {k: v for k, v in trial.user_attrs.items() if k in (FORCED, SEED)}
+    if trial.params or FORCED in asked:
+        study.enqueue_trial(trial.params, user_attrs=asked)

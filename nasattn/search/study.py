@@ -26,6 +26,7 @@ from nasattn.store.records import StudyRecord
 from nasattn.tasks import TaskRequest, list_tasks
 
 MAX_SEED = 2**31 - 1  # of a database integer
+FEWEST_CERTIFIED = 10  # trials of a study that certifies its front
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class StudyConfig:
         halving: Stop trainings at a rung where others of about the same latency are better (see :class:`HalvingRule`).
         compute_budget: Seconds of training, over all workers and all runs of the study, after which no trial begins or goes on
             from a rung; None for no limit.
+        certify: Share of the trials that train likely members of the front again, with other seeds, from 0 to 0.5.
         plateau: Trials after which the search ends when the front's hypervolume has not grown in them; None: never.
     """
 
@@ -74,6 +76,7 @@ class StudyConfig:
     halving: bool = True
     compute_budget: float | None = None
     plateau: int | None = None
+    certify: float = 0.2
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, str):
@@ -89,6 +92,8 @@ class StudyConfig:
         ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise UsageError(f"{name} must be an integer >= {least}, got {value!r}")
+        if isinstance(self.certify, bool) or not isinstance(self.certify, (int, float)) or not 0 <= self.certify <= 0.5:
+            raise UsageError(f"certify must be a share of the trials from 0 to 0.5, got {self.certify!r}")
         if self.seed > MAX_SEED:
             raise UsageError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed}")
         if not isinstance(self.halving, bool):
@@ -127,13 +132,21 @@ class StudyConfig:
             "space_name": self.space.name,
             "sampler": self.sampler,
             "trials": self.trials,
+            "certify": self.certify,
             "halving": self.halving,
             **{limit.name: str(limit) for limit in self.limits.values()},
         }
 
-    def job(self, placement: str) -> ProxyJob:
-        """The training of one placement."""
-        return ProxyJob(self.space.host, placement, self.fidelity, self.recipe, self.seed, self.device, self.held_out)
+    @property
+    def retrainings(self) -> int:
+        """How many of the trials certify the front; none where there are too few to have one worth it."""
+        return round(self.certify * self.trials) if self.trials >= FEWEST_CERTIFIED else 0
+
+    def job(self, placement: str, seed: int | None = None) -> ProxyJob:
+        """The training of one placement, with the study's seed; or with another one, then it is scored on the test images too."""
+        seed = self.seed if seed is None else seed
+        tested = seed != self.seed and not self.held_out
+        return ProxyJob(self.space.host, placement, self.fidelity, self.recipe, seed, self.device, self.held_out, tested)
 
     def task_request(self) -> TaskRequest:
         """The images that workers train on and score on."""
@@ -155,9 +168,10 @@ class StudyConfig:
             seed=stored["seed"],
         )
 
-    def evaluation_identity(self, placement: str) -> str:
+    def evaluation_identity(self, placement: str, seed: int | None = None) -> str:
         """What makes two trainings the same: host, proxy network, task, fidelity, recipe, seed and device. A sha256."""
         parts = {k: v for k, v in self.identity().items() if k not in ("space", "deployment")}
+        parts["seed"] = self.seed if seed is None else seed
         text = json.dumps({**parts, "host": self.space.host, "proxy": self.proxy(Placement.parse(placement))}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -205,7 +219,7 @@ def _differences(prefix: str, old: Any, new: Any) -> list[str]:
 
 
 STUDY_KEYS = (
-    "space", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "compute_budget", "plateau", "sampler", "halving",
+    "space", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "compute_budget", "plateau", "certify", "sampler", "halving",
     "max_latency", "max_params", "max_macs", "max_memory", "device", "deployment", "runtime", "batch", "latency_seconds", "workers", "gpus_per_trial", "seed",
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -17,9 +17,10 @@ from nasattn.attention import Placement
 from nasattn.latency import RuntimeFailure
 from nasattn.search.appraisal import Appraisal, Appraiser
 from nasattn.search.budget import Budget
-from nasattn.search.events import Event, TrialPaused
+from nasattn.search.certification import Certification
+from nasattn.search.events import Event, SearchNoted, TrialPaused
 from nasattn.search.halving import HalvingRule, usual_reduction
-from nasattn.search.ledger import FORCED, Follower, Ledger, LiveTrial
+from nasattn.search.ledger import FORCED, SEED, Follower, Ledger, LiveTrial
 from nasattn.search.samplers import FLAT, make_sampler
 from nasattn.search.unseen import draw_unseen
 from nasattn.store import EvaluationRecord, Store
@@ -78,12 +79,16 @@ class Suggestions:
         self.proxies: set[str] = set()  # that are trained, or in training
         self.exhausted = False
         self.only_queued = False  # evaluate what is queued, suggest nothing
+        self.only_retraining = False
         self._names = map(str, itertools.count())
+        self.certification = Certification(config.seed)
+        self.certifying = self.certified = False  # certified: nothing is left that a retraining would tell
         self.interrupted = {e.placement for e in told if e.state == "INTERRUPTED"}  # queued again
         for record in told:
             self._remember(record)
-            if record.placement in self.told:
+            if self.told.get(record.placement) is record:
                 self._report_rungs(f"trial {record.trial}", record, record.curve)
+        self.certified = bool(self.searched) and self.certification.next() is None
 
     @property
     def counted(self) -> int:
@@ -98,43 +103,96 @@ class Suggestions:
     @property
     def ended(self) -> str:
         """Why nothing more begins, in a line; empty while something may."""
+        may_retrain = not self.only_queued and not self.certified and self.budget.may_retrain
+        return "" if may_retrain else self.searched
+
+    @property
+    def searched(self) -> str:
+        """Why no new placement begins, in a line; empty while one may."""
         if self.only_queued:
-            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            return "" if waiting else "all placements that were asked for are evaluated"
+            return "" if self._waiting else "all placements that were asked for are evaluated"
+        if self.only_retraining:
+            return "the front is certified as far as was asked for"
         if self.exhausted:
             left = "within the limits is evaluated" if self.above else "is evaluated"
             return f"every placement of {self.config.space.name} that was found {left}"
         return self.budget.used_up
 
+    @property
+    def _waiting(self) -> bool:
+        """Whether a trial is queued."""
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def retrain_only(self, trainings: int) -> None:
+        """Suggest nothing new; certify the front by so many trainings."""
+        self.only_retraining = True
+        self.budget.retrainings = self.budget.retrained + trainings
+        self.certified = self.certification.next() is None
+
     def suggest(self, trial_id: str) -> Assignment | str | None:
-        """A placement to train that is not trained yet. FINISHED when the budget is spent, None to ask again after the next report."""
+        """A placement to train that is not trained yet, or again, to certify the front.
+
+        FINISHED when the budget is spent, None to ask again after the next report.
+        """
         misses = 0
-        while not self.ended:
+        while not self.searched:
             trial = self.study.ask() if misses < REPEATS else self._ask_unseen(misses)
             if trial is None:  # every placement of the space is evaluated, running or above a limit
-                self.exhausted = not self.running
-                return FINISHED if self.exhausted else None
-            placement = self._placement(trial)
-            identity = self.config.evaluation_identity(str(placement))
-            if self._is_known(trial, placement, identity):
-                misses += 1
-                continue
-            appraisal = self._appraise(trial, placement, identity)
-            if appraisal is None:
-                misses += str(placement) in self.above
-                continue
-            record = self._record(trial, placement, identity, appraisal)
-            self.proxies.add(self.config.proxy(placement))
-            if self._stands_at_rung(trial, record, appraisal.latency_id):
-                continue
-            self.budget.begun += 1
-            to_the_end = not self.halves(record.placement)
-            self.running[trial_id] = self.ledger.begin(trial, record, appraisal.latency_id, to_the_end)
-            return self._assignment(record)
+                if self.running:
+                    return None
+                self.exhausted = True
+                break
+            assignment, missed = self._take(trial_id, trial)
+            if assignment is not None:
+                return assignment
+            misses += missed
+        return self._retrain(trial_id)
+
+    def _take(self, trial_id: str, trial: Trial) -> tuple[Assignment | None, bool]:
+        """What to train for *trial*, if anything; else whether it was suggested in vain."""
+        placement, seed = self._placement(trial), trial.user_attrs.get(SEED, self.config.seed)
+        identity = self.config.evaluation_identity(str(placement), seed)
+        if self._is_known(trial, placement, seed, identity):
+            return None, True
+        appraisal = self._appraise(trial, placement, seed, identity)
+        if appraisal is None:
+            return None, str(placement) in self.above
+        record = self._record(trial, placement, seed, identity, appraisal)
+        self.proxies.add(self.config.proxy(placement))
+        if self._stands_at_rung(trial, record, appraisal.latency_id):
+            return None, False
+        self.budget.begin(seed)
+        self.certification.begin(record.placement, seed)
+        self.running[trial_id] = self.ledger.begin(trial, record, appraisal.latency_id, to_the_end=not self.halves(record))
+        return self._assignment(record), False
+
+    def _retrain(self, trial_id: str) -> Assignment | str | None:
+        """A likely member of the front, or one in doubt, with another seed."""
+        while not self.ended:
+            chosen = self.certification.next()
+            if chosen is None:
+                self.certified = not self.running
+                return FINISHED if self.certified else None
+            if not self.certifying:
+                self.certifying = True
+                self.notify(SearchNoted("certifying the front: likely members are trained again with other seeds"))
+            if not self._waiting:  # else a retraining that was interrupted comes first
+                self.certification.begin(*chosen)  # whatever comes of it
+                self.enqueue(Placement.parse(chosen.placement), {SEED: chosen.seed})
+            assignment, _ = self._take(trial_id, self.study.ask())
+            if assignment is not None:
+                return assignment
         return FINISHED
 
+    def enqueue(self, placement: Placement, attributes: dict[str, Any] | None = None) -> None:
+        """Ask for *placement* next, also where the space does not list it."""
+        if placement in self.config.space:
+            self.study.enqueue_trial(self.config.space.params(placement, self.flat), user_attrs=attributes)
+        else:
+            self.study.enqueue_trial({}, user_attrs={FORCED: str(placement), **(attributes or {})})
+
     def _assignment(self, record: EvaluationRecord) -> Assignment:
-        return {"job": self.config.job(record.placement), "task": self.config.task, "identity": record.identity}
+        return {"job": self.config.job(record.placement, record.seed), "task": self.config.task, "identity": record.identity}
 
     def _placement(self, trial: Trial) -> Placement:
         forced = trial.user_attrs.get(FORCED)
@@ -160,45 +218,47 @@ class Suggestions:
         self.study.enqueue_trial(space.params(unseen, self.flat))
         return self.study.ask()
 
-    def _is_known(self, trial: Trial, placement: Placement, identity: str) -> bool:
+    def _is_known(self, trial: Trial, placement: Placement, seed: int, identity: str) -> bool:
         """Whether this training is done or under way already; then the trial is told its values, now or when they are there."""
         for live in (*self.running.values(), *self.paused.values()):
             if live.record.identity == identity:
-                self._follow(live, trial, placement, identity)
+                self._follow(live, trial, placement, seed, identity)
                 return True
-        known = self.told.get(str(placement)) or self.store.find_evaluation(identity)
-        if known is None or not (known.state == "COMPLETE" or str(placement) in self.told):
+        told = self.told.get(str(placement)) if seed == self.config.seed else None
+        known = told or self.store.find_evaluation(identity)
+        if known is None or not (known.state == "COMPLETE" or told):
             return False
-        appraisal = self._appraise(trial, placement, identity)
+        appraisal = self._appraise(trial, placement, seed, identity)
         if appraisal is None:
             return True
-        record = self._record(trial, placement, identity, appraisal)
-        if str(placement) in self.told:
+        record = self._record(trial, placement, seed, identity, appraisal)
+        if told:
             self.ledger.tell(trial, replace(known, latency=appraisal.latency), reused=True)
             return True
         reused = self.ledger.reuse(trial, record, appraisal.latency_id, known)
         self._remember(reused)
-        self._report_rungs(f"trial {trial.number}", reused, reused.curve)
+        if seed == self.config.seed:
+            self._report_rungs(f"trial {trial.number}", reused, reused.curve)
         self.budget.complete(reused)
         return True
 
     def _stands_at_rung(self, trial: Trial, record: EvaluationRecord, latency_id: int) -> bool:
         """Whether the first rungs of this training are in the database: the trial waits there, as if it had just been paused."""
-        known = self.store.find_evaluation(record.identity) if self.halves(record.placement) else None
+        known = self.store.find_evaluation(record.identity) if self.halves(record) else None
         if known is None or not any("rung" in point for point in known.curve):
             return False
         own, name = record.placement in self.interrupted, next(self._names)
         live = self.ledger.begin_known(trial, record if own else replace(record, reused_from=known.id), latency_id, known)
         self._report_rungs(name, live.record, live.curve, up_to=live.rung)
-        self.budget.begun += own
+        self.budget.begin(record.seed, own)
         self.paused[name] = live
         self.notify(TrialPaused(trial.number))
         return True
 
-    def halves(self, placement: str) -> bool:
-        """Whether *placement* may be stopped at a rung; a baseline or one that was asked for is trained to the end."""
-        enough = self.config.halving and self.config.trials >= FEWEST
-        return enough and not self.only_queued and placement not in self.baselines
+    def halves(self, record: EvaluationRecord) -> bool:
+        """Whether a training may be stopped at a rung; a baseline, a retraining and what was asked for are trained to the end."""
+        wanted = self.only_queued or record.seed != self.config.seed or record.placement in self.baselines
+        return self.config.halving and self.config.trials >= FEWEST and not wanted
 
     def _report_rungs(self, name: str, record: EvaluationRecord, curve: Sequence[dict[str, float]], up_to: int | None = None) -> None:
         """Tell the rule what is known of a training; it has gone on from every rung before *up_to*."""
@@ -207,33 +267,34 @@ class Suggestions:
                 rung = int(point["rung"])
                 self.rule.report(name, rung, point["accuracy"], record.latency.ratio, goes_on=up_to is None or rung < up_to)
 
-    def _follow(self, live: LiveTrial, trial: Trial, placement: Placement, identity: str) -> None:
+    def _follow(self, live: LiveTrial, trial: Trial, placement: Placement, seed: int, identity: str) -> None:
         if live.record.placement == str(placement):
             trial.set_user_attr("params", live.record.params)
             trial.set_user_attr("macs", live.record.macs)
             live.followers.append(Follower(trial))
-        elif (appraisal := self._appraise(trial, placement, identity)) is not None:  # another placement with the same proxy
-            record = self._record(trial, placement, identity, appraisal)
+        elif (appraisal := self._appraise(trial, placement, seed, identity)) is not None:  # another placement with the same proxy
+            record = self._record(trial, placement, seed, identity, appraisal)
             live.followers.append(Follower(trial, record, appraisal.latency_id))
 
     def _remember(self, record: EvaluationRecord) -> None:
-        if record.state == "COMPLETE" or record.stopped_at_rung:
+        self.certification.note(record)
+        if record.seed == self.config.seed and (record.state == "COMPLETE" or record.stopped_at_rung):
             self.told[record.placement] = record
             self.proxies.add(self.config.proxy(Placement.parse(record.placement)))
 
-    def _appraise(self, trial: Trial, placement: Placement, identity: str) -> Appraisal | None:
+    def _appraise(self, trial: Trial, placement: Placement, seed: int, identity: str) -> Appraisal | None:
         """Costs of the placement, written to the trial. None when it cannot run or is above a limit: the trial is told so."""
         params, macs = self.appraiser.count(placement)
         trial.set_user_attr("params", params)
         trial.set_user_attr("macs", macs)
         fidelity = self.config.fidelity.to_dict()
-        record = EvaluationRecord(trial.number, str(placement), "RUNNING", self.config.seed, params, macs, fidelity, identity)
+        record = EvaluationRecord(trial.number, str(placement), "RUNNING", seed, params, macs, fidelity, identity)
         try:
             appraisal = self.appraiser.appraise(placement)
         except (RuntimeFailure, RuntimeError, ValueError, MemoryError) as error:
             cause = str(error) if isinstance(error, RuntimeFailure) else f"{type(error).__name__}: {error}"
             self.ledger.untrained(trial, replace(record, state="FAIL", error=f"latency measurement failed: {cause}"), None)
-            self.budget.begun += 1
+            self.budget.begin(seed)
             return None
         latency = appraisal.latency
         trial.set_user_attr("latency_ms", round(latency.ms, 3))
@@ -252,12 +313,12 @@ class Suggestions:
             self.ledger.untrained(trial, record, appraisal.latency_id)
         return None
 
-    def _record(self, trial: Trial, placement: Placement, identity: str, appraisal: Appraisal) -> EvaluationRecord:
+    def _record(self, trial: Trial, placement: Placement, seed: int, identity: str, appraisal: Appraisal) -> EvaluationRecord:
         return EvaluationRecord(
             trial=trial.number,
             placement=str(placement),
             state="RUNNING",
-            seed=self.config.seed,
+            seed=seed,
             params=appraisal.params,
             macs=appraisal.macs,
             fidelity=self.config.fidelity.to_dict(),
