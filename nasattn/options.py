@@ -22,9 +22,7 @@ TaskOption = Annotated[
 RecipeOption = Annotated[
     str | None, typer.Option("--recipe", help="A recipe file: how proxies are reduced and trained (`nasattn tune-proxy` writes one).")
 ]
-TrialsOption = Annotated[
-    int | None, typer.Option("--trials", help="Placements in the study whose training begins, all in all. Default: 24.")
-]
+TrialsOption = Annotated[int | None, typer.Option("--trials", help="Trainings in the study that begin, all in all. Default: 24.")]
 TimeOption = Annotated[str | None, typer.Option("--time-budget", help="Begin no trial after this time: 90s, 30m, 2h.")]
 ComputeOption = Annotated[
     str | None, typer.Option("--compute-budget", help="Begin no trial once all trainings of the study together took this: 30m, 2h.")
