@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nasattn.search.worker import Assignment
 
 MEASURED = ("accuracy", "held_out", "seconds", "worker")  # of a training that came to its end
+MOST_PAUSED = 32  # trials that wait; beyond, the least promising is stopped: Optuna reads all RUNNING trials at every ask
 STOPPED = "the search was stopped during this trial; its placement is queued again"
 
 
@@ -76,7 +77,15 @@ class PlacementSearch(Suggestions):
             return True
         self.paused[trial_id] = self.running.pop(trial_id)
         self.notify(TrialPaused(live.record.trial))
+        if len(self.paused) > MOST_PAUSED:
+            self._stop_at_rung(min(self.paused, key=self._promise))
         return False
+
+    def _promise(self, name: str) -> tuple[int, float]:
+        """How likely a paused trial is to go on: how far it is, then its place there."""
+        rung = self.paused[name].rung
+        place, number = self.rule.place(name, rung)
+        return rung, 1 - place / number
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None) -> None:
         """The trial's last result, or its end without one. A dead worker is told by :meth:`lose`, which knows why."""
@@ -115,13 +124,16 @@ class PlacementSearch(Suggestions):
 
     def finish(self) -> None:
         """Nothing more will be trained: what still waits at a rung is stopped there."""
-        for trial_id, live in list(self.paused.items()):
-            place, number = self.rule.place(trial_id, live.rung)
-            accuracy = live.curve[-1].get("accuracy", math.nan)
-            rungs = self.config.fidelity.rungs
-            at = f"stopped at rung {live.rung} of {rungs} with accuracy {accuracy:.3f}"
-            self.end(trial_id, "PRUNED", reason=f"{at}: place {place} of {number} there beside those of its latency")
-            Checkpoints().remove(live.record.identity)
+        for name in list(self.paused):
+            self._stop_at_rung(name)
+
+    def _stop_at_rung(self, name: str) -> None:
+        live = self.paused[name]
+        place, number = self.rule.place(name, live.rung)
+        accuracy, rungs = live.curve[-1].get("accuracy", math.nan), self.config.fidelity.rungs
+        at = f"stopped at rung {live.rung} of {rungs} with accuracy {accuracy:.3f}"
+        self.end(name, "PRUNED", reason=f"{at}: place {place} of {number} there beside those of its latency")
+        Checkpoints().remove(live.record.identity)
 
     def end(self, trial_id: str, state: State, reason: str | None = None, **values: Any) -> None:
         """A running or paused trial ended."""

@@ -14,6 +14,7 @@ from nasattn.store import EvaluationRecord
 if TYPE_CHECKING:
     from nasattn.search.study import StudyConfig
 
+FEWEST_CERTIFIED = 8  # placements of a study whose front is certified unasked
 GROWTH = 0.01  # share of the front's hypervolume that counts as growth
 
 Point = tuple[float, float]  # accuracy, latency ratio
@@ -36,7 +37,7 @@ class Budget:
         self.config = config
         self.begun = 0
         self.retrained = 0  # of them, with other seeds than the study's
-        self.retrainings = config.retrainings
+        self.retrainings, self.fewest = config.retrainings, FEWEST_CERTIFIED
         self.started = time.monotonic()
         self._seconds: dict[str, float] = {}  # by identity: what was interrupted went on from its checkpoint, and its clock as well
         self._points: list[Point] = []
@@ -83,8 +84,9 @@ class Budget:
 
     @property
     def may_retrain(self) -> bool:
-        """Whether a placement may be trained again."""
-        return self.retrained < self.retrainings and not self.out_of_time()
+        """Whether a placement may be trained again; not in a study, or a space, of a few placements."""
+        enough = self.begun - self.retrained >= self.fewest
+        return enough and self.retrained < self.retrainings and not self.out_of_time()
 
     def out_of_time(self, kept: float = 0.0) -> str:
         """Why nothing may begin, when a share of time and training is *kept* for later; empty while it may."""

@@ -26,7 +26,7 @@ from nasattn.store.records import StudyRecord
 from nasattn.tasks import TaskRequest, list_tasks
 
 MAX_SEED = 2**31 - 1  # of a database integer
-FEWEST_CERTIFIED = 10  # trials of a study that certifies its front
+FEWEST_TRIALS = 10  # of a study that certifies its front unasked
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ class StudyConfig:
 
     @property
     def retrainings(self) -> int:
-        """How many of the trials certify the front; none where there are too few to have one worth it."""
-        return round(self.certify * self.trials) if self.trials >= FEWEST_CERTIFIED else 0
+        """How many of the trials certify the front; none where there are too few trials to have one worth it."""
+        return round(self.certify * self.trials) if self.trials >= FEWEST_TRIALS else 0
 
     def job(self, placement: str, seed: int | None = None) -> ProxyJob:
         """The training of one placement, with the study's seed; or with another one, then it is scored on the test images too."""

@@ -126,7 +126,7 @@ class Suggestions:
     def retrain_only(self, trainings: int) -> None:
         """Suggest nothing new; certify the front by so many trainings."""
         self.only_retraining = True
-        self.budget.retrainings = self.budget.retrained + trainings
+        self.budget.retrainings, self.budget.fewest = self.budget.retrained + trainings, 1
         self.certified = self.certification.next() is None
 
     def suggest(self, trial_id: str) -> Assignment | str | None:

@@ -101,13 +101,27 @@ def test_a_finished_study_is_certified_further(store: Store, space_file: str) ->
 
 def test_a_space_that_is_used_up_is_certified(store: Store, tmp_path: Path) -> None:
     small = tmp_path / "small.yaml"
-    small.write_text("host: nasattn_resnet18\nstages:\n  1: {none: , se: , eca: }\n  2: {none: }\n  3: {none: }\n  4: {none: }\n")
+    small.write_text(
+        "host: nasattn_resnet18\nstages:\n  1: {none: , se: , eca: }\n  2: {none: , se: , eca: }\n  3: {none: }\n  4: {none: }\n"
+    )
     search = begin(store, configure(str(small), trials=20, certify=0.2, halving=False))
     SeededFleet(search).run()
     records = store.evaluations("s")
-    assert len([e for e in records if e.seed == 0]) == 3
+    assert len([e for e in records if e.seed == 0]) == 9
     assert 0 < len(retrained(store)) <= 4
     assert "every placement of small" in search.ended
+
+
+def test_a_space_of_a_few_placements_is_not_certified_unasked(store: Store, tmp_path: Path) -> None:
+    small = tmp_path / "small.yaml"
+    small.write_text("host: nasattn_resnet18\nstages:\n  1: {none: , se: , eca: }\n  2: {none: }\n  3: {none: }\n  4: {none: }\n")
+    search = begin(store, configure(str(small), trials=20, certify=0.2, halving=False))
+    SeededFleet(search).run()
+    assert len(store.evaluations("s")) == 3 and not retrained(store)
+    search = begin(store, configure(str(small), trials=20, certify=0.2, halving=False))
+    search.retrain_only(2)
+    SeededFleet(search).run()
+    assert 0 < len(retrained(store)) <= 2
 
 
 def test_a_share_that_is_not_one(space_file: str) -> None:

@@ -56,6 +56,18 @@ def test_without_halving_everything_is_trained_to_the_end(store: Store, space_fi
     assert [e.state for e in store.evaluations("s")] == ["COMPLETE"] * 20
 
 
+def test_no_more_than_so_many_wait(store: Store, space_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least promising are told before the end, and are not promoted any more."""
+    monkeypatch.setattr("nasattn.search.bridge.MOST_PAUSED", 3)
+    fleet = Fleet(begin(store, configure(space_file)))
+    fleet.run(most=20)
+    assert len(fleet.search.paused) <= 3
+    early = [e.placement for e in store.evaluations("s") if e.stopped_at_rung]
+    fleet.run()
+    assert early and set(early) <= {e.placement for e in store.evaluations("s") if e.stopped_at_rung}
+    assert len(store.evaluations("s")) == 20
+
+
 def test_a_killed_driver_loses_no_rung(store: Store, space_file: str) -> None:
     """What was paused is RUNNING in the database: it is queued again, stands where it stood, and is not trained twice."""
     dead = Fleet(begin(store, configure(space_file)))
