@@ -39,6 +39,12 @@ PLACEMENTS = (
     "sge_g16,none,lka_k7_d2,none",
     "none,sb,ela_b,none",
     "none,none,sge_g64,lka_k21_d3",
+    "ela_b,none,none,none",
+    "none,ela_l,none,none",
+    "sge_g32,none,none,sb",
+    "none,none,ela_s,none",
+    "none,lka_k7_d3,none,none",
+    "sb,none,none,ela_t",
 )
 HOST, TASK = "nasattn_resnet50", "cued_digits"
 PARTS = ("speed", "time", "ceiling", "memory", "seeds", "threads", "compile")
@@ -148,34 +154,37 @@ def user_trials(placements: tuple[str, ...], config: dict[str, Any], slots: int)
         return {r.config["placement"]: dict(r.metrics) for r in results}
 
 
+class Listed:
+    """A search that trains a list of placements and keeps what they come to."""
+
+    def __init__(self, placements: tuple[str, ...], fidelity: Any) -> None:
+        from nasattn.proxy import ProxyJob, Recipe
+
+        jobs = ((p, ProxyJob(HOST, p, fidelity, Recipe())) for p in placements)
+        self.left = [(p, {"job": job, "task": TASK, "identity": f"benchmark-{p}"}) for p, job in jobs]
+        self.found: dict[str, dict[str, float]] = {}
+
+    def next_trial(self) -> Any:
+        return self.left.pop(0) if self.left else None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return True
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any]) -> None:
+        self.found[trial_id] = result
+
+    def lose(self, trial_id: str, reason: str) -> None:
+        raise RuntimeError(reason)
+
+
 def our_trials(placements: tuple[str, ...], fidelity: Any, slots: int) -> dict[str, dict[str, float]]:
     """All placements on our own workers, as a search trains them (without its latency measurements)."""
-    from ray import tune
+    from nasattn.search.loop import Workers, train_all
+    from nasattn.search.worker import start_proxy
 
-    from nasattn.proxy import ProxyJob, Recipe
-    from nasattn.search.worker import ProxyTrainable, start_proxy
-
-    jobs = [ProxyJob(HOST, p, fidelity, Recipe()) for p in placements]
-    configs = [{"job": job, "task": TASK, "identity": f"benchmark-{number}"} for number, job in enumerate(jobs)]
-    with tempfile.TemporaryDirectory() as folder:
-        results = tune.Tuner(
-            tune.with_resources(tune.with_parameters(ProxyTrainable, start=start_proxy), {"cpu": 1}),
-            param_space=tune_space(configs),
-            tune_config=tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=True),
-            run_config=tune.RunConfig(storage_path=folder, verbose=0),
-        ).fit()
-        return {r.config["job"].placement: dict(r.metrics) for r in results}
-
-
-def tune_space(configs: list[dict[str, Any]]) -> dict[str, Any]:
-    """A space whose trials are *configs*, one after another."""
-    from ray import tune
-
-    by_number = dict(enumerate(configs))
-    return {
-        "number": tune.grid_search(list(by_number)),
-        **{key: tune.sample_from(lambda spec, key=key: by_number[spec.config.number][key]) for key in configs[0]},
-    }
+    listed = Listed(placements, fidelity)
+    train_all(listed, Workers(slots, {"num_cpus": 1.0}, start_proxy))
+    return listed.found
 
 
 def save_data(file: Path, fidelity: Any) -> None:
