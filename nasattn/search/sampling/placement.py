@@ -24,7 +24,8 @@ from nasattn.search.sampling.kernel import Kernel
 from nasattn.search.sampling.model import Posterior, Weights, fit_weights
 from nasattn.search.sampling.rungs import Observed, observe
 
-POOL = 640  # points of a larger domain that are compared at an ask
+POOL = (640, 2_000)  # points of a larger domain that are compared at an ask, at least and at most
+WORK = 320_000  # points times observations; between the two, more are compared while the observations are few
 FULL = 1_000  # points of a domain that are all compared
 EXACT = 64  # of them, whose costs are asked for
 MOST = 600  # observations that the model keeps
@@ -195,13 +196,14 @@ def candidates(domain: Domain, history: History, accuracy: Floats, cost: Floats 
     if domain.size <= FULL:
         found = list(domain.points())
     else:
+        pool = int(np.clip(WORK // len(accuracy), *POOL))
         best = np.argsort(-accuracy)[:10] if cost is None else np.flatnonzero(non_dominated(accuracy, cost))
         front: list[Point] = [tuple(p) for p in history.told[best].tolist()]
-        near = _shuffled([n for p in front for n in domain.neighbours(p)], rng)[: POOL // 2]
-        base = np.array(front)[rng.integers(len(front), size=POOL // 4)]
+        near = _shuffled([n for p in front for n in domain.neighbours(p)], rng)[: pool // 2]
+        base = np.array(front)[rng.integers(len(front), size=pool // 4)]
         changed = rng.random(base.shape).argsort(1) < 2
         far = np.where(changed, domain.draw(rng, len(base)), base)
-        found = [*near, *map(tuple, far.tolist()), *map(tuple, domain.draw(rng, POOL // 2).tolist())]
+        found = [*near, *map(tuple, far.tolist()), *map(tuple, domain.draw(rng, pool // 2).tolist())]
     new = [p for p in dict.fromkeys(found) if p not in history.seen]
     return np.array(new, dtype=np.int64).reshape(-1, len(domain.slots))
 
