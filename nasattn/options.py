@@ -36,7 +36,7 @@ CertifyOption = Annotated[
 ]
 HalvingOption = Annotated[
     bool | None,
-    typer.Option("--halving/--no-halving", help="Stop trainings for which better ones of their latency are known. Default: on."),
+    typer.Option("--halving/--no-halving", help="Stop trainings for which better ones of their latency are known. Default: off."),
 ]
 SamplerOption = Annotated[str | None, typer.Option("--sampler", help=f"{', '.join(SAMPLERS)}. Default: auto.")]
 LimitOption = Annotated[str | None, typer.Option("--max-latency", help="Train nothing slower: 1.3x the plain host, or 12ms.")]

@@ -51,7 +51,16 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def configure(space_file: str, **settings: Any) -> StudyConfig:
     fidelity = {"samples": 64, "val_samples": 32, "resolution": 24, "epochs": 4, "width": 0.5}
     return make_config(
-        {"space": space_file, "study": "s", "sampler": "random", "trials": 20, "certify": 0, "fidelity": fidelity, **settings}
+        {
+            "space": space_file,
+            "study": "s",
+            "sampler": "random",
+            "trials": 20,
+            "certify": 0,
+            "halving": True,
+            "fidelity": fidelity,
+            **settings,
+        }
     )
 
 
