@@ -25,6 +25,7 @@ CERTIFIED_P = (
 # How much more than by the number of its images an accuracy varies from seed to seed, in variance: what is taken until
 # trainings were repeated, and how many repetitions that outweighs. On cued_digits it lies between 2 and 10.
 NOISE, NOISE_WEIGHT = 4.0, 4
+LEAST_NOISE = 0.05  # of seeds that happen to agree
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,25 @@ def _points(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
         if e.state == "COMPLETE" and e.accuracy is not None and math.isfinite(e.accuracy) and e.latency is not None:
             by_placement.setdefault(e.placement, {}).setdefault(e.seed, e)
     groups = [list(of_seed.values()) for of_seed in by_placement.values()]
-    squares = sum(_seed_noise(group)[0] for group in groups) + NOISE * NOISE_WEIGHT
-    noise = squares / (sum(_seed_noise(group)[1] for group in groups) + NOISE_WEIGHT)
+    noise = _usual_noise([_seed_noise(group) for group in groups if len(group) > 1])
     return [_point(group, noise) for group in groups]
+
+
+def _usual_noise(repeated: Sequence[tuple[float, int]]) -> float:
+    """How far seeds usually differ, in variances of the number of images: a geometric mean over the placements with several seeds.
+
+    One placement that breaks through with one seed and not with another so says much of itself and little of the others.
+    """
+    logs = [math.log(max(squares / freedom, LEAST_NOISE)) - _mean_log(freedom) for squares, freedom in repeated]
+    return math.exp((sum(logs) + NOISE_WEIGHT * math.log(NOISE)) / (len(logs) + NOISE_WEIGHT))
+
+
+def _mean_log(freedom: int) -> float:
+    """The mean of the logarithm of a variance estimated with so many degrees of freedom, when the true one is 1: digamma(f / 2) - log(f / 2)."""
+    x, digamma = (0.5, -1.9635100260214235) if freedom % 2 else (1.0, -0.5772156649015329)
+    while x < freedom / 2:
+        digamma, x = digamma + 1 / x, x + 1
+    return digamma - math.log(x)
 
 
 def _sampling_variance(mean: float, images: int) -> float:
