@@ -102,9 +102,9 @@ def test_failed_trials_are_not_on_the_front(faulty: tuple[SearchResult, str, lis
     assert Store(url).front("s") == [(m.trial, m.tier, m.p_member) for m in sorted(result.front, key=lambda m: m.trial)]
 
 
-def test_no_placement_is_trained_twice(faulty: tuple[SearchResult, str, list[Event]]) -> None:
+def test_no_placement_is_trained_twice_with_one_seed(faulty: tuple[SearchResult, str, list[Event]]) -> None:
     _, _, events = faulty
-    completed = [e.record.placement for e in events if isinstance(e, TrialFinished) and e.record.state == "COMPLETE"]
+    completed = [(e.record.placement, e.record.seed) for e in events if isinstance(e, TrialFinished) and e.record.state == "COMPLETE"]
     assert len(completed) == len(set(completed))
 
 
