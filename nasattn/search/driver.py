@@ -96,7 +96,8 @@ def run_search(
     if retrain is not None:
         search.retrain_only(retrain)
     workers = config.workers or default_workers(config)
-    listener(SearchStarted(config.name, config.trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
+    trials = config.trials if retrain is None else search.counted + retrain
+    listener(SearchStarted(config.name, trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
     finished = unfinished = not search.is_over
     if unfinished:
         finished = _train(config, search, workers, address, start)
