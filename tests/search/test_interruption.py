@@ -33,7 +33,7 @@ def test_a_stopped_driver_leaves_nothing_running(tmp_path: Path, space_file: str
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     root = Path(__file__).parents[2]
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, space_file, url], cwd=root, start_new_session=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and (not (tmp_path / "studies.db").exists() or len(Store(url).evaluations("s")) < 3):
         time.sleep(0.5)
     told = [e for e in Store(url).evaluations("s") if e.state == "COMPLETE"]
