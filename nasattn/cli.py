@@ -229,7 +229,8 @@ def front(
     else:
         printer = console.out()
         printer.print(front_table(members, f"Front of {study}", printer.width))
-        _print_honest(printer, opened.trials())
+        if device is None:  # latencies of another device are not those of the trials
+            _print_honest(printer, opened.trials())
         if opened.has_proxy_report and (report := opened.proxy_report()):
             from nasattn.report.agreement import verdict
 
