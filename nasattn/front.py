@@ -23,7 +23,8 @@ CERTIFIED_P = (
     0.5  # probability of membership; in simulations of 40 placements 9 of 10 members above it were true ones, of all members 3 of 4
 )
 # How much more than by the number of its images an accuracy varies from seed to seed, in variance: what is taken until
-# trainings were repeated, and how many repetitions that outweighs. On cued_digits it lies between 2 and 10.
+# trainings were repeated, and how many placements with several seeds that outweighs. On cued_digits the estimate was 10 (long
+# trainings of 16 placements) and 16 (7 of a search): most differ by 2 to 5, those by hundreds that break through with one seed only.
 NOISE, NOISE_WEIGHT = 4.0, 4
 LEAST_NOISE = 0.05  # of seeds that happen to agree
 
