@@ -130,7 +130,7 @@ def test_a_share_that_is_not_one(space_file: str) -> None:
             make_config({"space": space_file, "certify": share})
 
 
-def test_the_time_that_certification_needs_is_kept(store: Store, space_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_that_certification_needs_is_kept(store: Store, space_file: str) -> None:
     search: PlacementSearch = begin(store, configure(space_file, trials=1000, certify=0.2, compute_budget="200s", halving=False))
     SeededFleet(search).run()
     seconds = sum(e.seconds or 0 for e in store.evaluations("s"))
