@@ -54,6 +54,8 @@ def search(
     compute_budget: options.ComputeOption = None,
     plateau: options.PlateauOption = None,
     certify: options.CertifyOption = None,
+    max_failures: options.FailuresOption = None,
+    progress_timeout: options.ProgressOption = None,
     sampler: options.SamplerOption = None,
     halving: options.HalvingOption = None,
     max_latency: options.LimitOption = None,
@@ -92,6 +94,8 @@ def run(
     compute_budget: options.ComputeOption = None,
     plateau: options.PlateauOption = None,
     certify: options.CertifyOption = None,
+    max_failures: options.FailuresOption = None,
+    progress_timeout: options.ProgressOption = None,
     sampler: options.SamplerOption = None,
     halving: options.HalvingOption = None,
     max_latency: options.LimitOption = None,
@@ -132,6 +136,7 @@ def _search(
     settings: dict[str, Any], where: str, storage: str | None, address: str | None, fresh: bool, dry_run: bool, quiet: bool, as_json: bool
 ) -> None:
     from nasattn.api import default_storage
+    from nasattn.report.faults import fault_lines
     from nasattn.report.progress import SearchView, spent
     from nasattn.report.tables import front_table
     from nasattn.search.cluster import quiet_libraries
@@ -165,11 +170,13 @@ def _search(
     elif not quiet:
         printer.print(front_table(result.front, f"Front of {result.study}", printer.width))
         _print_honest(printer, result.evaluations)
+        for line in fault_lines(result.study, result.evaluations):
+            printer.print(line, highlight=False, soft_wrap=True, markup=False)
         printer.print(f"Ended: {result.ended}; {spent(result)}", highlight=False)
         if result.front:
             printer.print(f"Export the best: nasattn export {result.study} --best --out DIR", highlight=False)
     if not result.complete:
-        raise NasattnError(f"interrupted: run the same command again to continue study {result.study}")
+        raise NasattnError(f"{result.ended}: run the same command again to continue study {result.study}")
     if not result.front:
         raise NasattnError(f"no trial of study {result.study} completed: `nasattn show {result.study} 0` says why")
 

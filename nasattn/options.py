@@ -34,6 +34,13 @@ CertifyOption = Annotated[
     float | None,
     typer.Option("--certify", help="Share of the trials that train the front again, with other seeds: 0 to 0.5. Default: 0.2."),
 ]
+FailuresOption = Annotated[
+    float | None, typer.Option("--max-failures", help="End once a larger share of the trials has failed (of 10 or more). Default: 0.5.")
+]
+ProgressOption = Annotated[
+    str | None,
+    typer.Option("--progress-timeout", help="End a trial that reports nothing for so long: 10m. Default: by how long reports took so far."),
+]
 HalvingOption = Annotated[
     bool | None,
     typer.Option("--halving/--no-halving", help="Stop trainings for which better ones of their latency are known. Default: off."),

@@ -144,7 +144,7 @@ class PlacementSearch(Suggestions):
             values["val_samples"] = self.config.fidelity.val_samples
         for record in self.ledger.end(live, state, reason, **values):
             self._remember(record)
-            self.budget.complete(record)
+            self.budget.ended(record)
 
 
 def _not_finite(result: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nasattn.search.study import StudyConfig
 
 FEWEST_CERTIFIED = 8  # placements of a study whose front is certified unasked
+FEWEST_JUDGED = 10  # trials that have ended before the share of those that failed counts
 GROWTH = 0.01  # share of the front's hypervolume that counts as growth
 
 Point = tuple[float, float]  # accuracy, latency ratio
@@ -39,6 +40,7 @@ class Budget:
         self.retrained = 0  # of them, with other seeds than the study's
         self.retrainings, self.fewest = config.retrainings, FEWEST_CERTIFIED
         self.started = time.monotonic()
+        self._failed: list[bool] = []  # each trial of this run that has ended
         self._seconds: dict[str, float] = {}  # by identity: what was interrupted went on from its checkpoint, and its clock as well
         self._points: list[Point] = []
         self._grown = (0, 0)  # the points there were when the front last grew, and the trials begun
@@ -62,8 +64,22 @@ class Budget:
         """That all trainings took together."""
         return sum(self._seconds.values())
 
+    def ended(self, record: EvaluationRecord) -> None:
+        """A trial of this run ended, in whatever state."""
+        if record.reused_from is None and record.state in ("COMPLETE", "FAIL"):
+            self._failed.append(record.state == "FAIL")
+        self.complete(record)
+
+    @property
+    def too_many_failures(self) -> str:
+        """That more trials failed than may, in a line; empty while that is not so."""
+        failed, ended = sum(self._failed), len(self._failed)
+        if ended < FEWEST_JUDGED or failed <= self.config.max_failures * ended:
+            return ""
+        return f"{failed} of {ended} trials failed, a larger share than --max-failures {self.config.max_failures:g}"
+
     def complete(self, record: EvaluationRecord) -> None:
-        """A trial ended; the front grows by it, or does not."""
+        """The front grows by a trial, or does not."""
         if self.config.plateau is None or record.state != "COMPLETE" or record.accuracy is None or record.latency is None:
             return
         self._points.append((record.accuracy, record.latency.ratio))
@@ -78,14 +94,14 @@ class Budget:
     @property
     def used_up(self) -> str:
         """Why no new placement may begin, in a line; empty while one may."""
-        if self.is_full:
+        if self.is_full and not self.too_many_failures:
             return f"all {self.config.trials} trials are evaluated"
         return self.nothing_goes_on
 
     @property
     def may_retrain(self) -> bool:
         """Whether a placement may be trained again; not in a study, or a space, of a few placements."""
-        enough = self.begun - self.retrained >= self.fewest
+        enough = self.begun - self.retrained >= self.fewest and not self.too_many_failures
         return enough and self.retrained < self.retrainings and not self.out_of_time()
 
     def out_of_time(self, kept: float = 0.0) -> str:
@@ -101,6 +117,8 @@ class Budget:
     def nothing_goes_on(self) -> str:
         """Why not even a paused trial may go on; empty while it may."""
         config = self.config
+        if self.too_many_failures:
+            return self.too_many_failures
         if over := self.out_of_time(config.certify if self.retrainings else 0.0):
             return over
         if config.plateau is not None and self._points and self.begun - self._grown[1] >= config.plateau:

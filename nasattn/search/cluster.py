@@ -28,7 +28,7 @@ def quiet_libraries() -> None:
         os.environ.setdefault(name, value)
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings tell users what nasattn deals with
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 

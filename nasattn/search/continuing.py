@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nasattn.search.bridge import PlacementSearch
     from nasattn.space import SearchSpace
 
+QUEUED = "queued"  # user attribute of a trial that this study's driver queued at its start
 PACKAGES = ("nasattn", "torch", "timm", "optuna", "ray", "sqlalchemy", "numpy")
 
 
@@ -74,9 +75,12 @@ def baselines(space: SearchSpace) -> list[Placement]:
 
 
 def enqueue(search: PlacementSearch, placements: Sequence[Placement]) -> None:
-    """Queue *placements*, also those that the space does not list."""
+    """Queue *placements*, also those that the space does not list, but for those that were queued or evaluated before."""
+    trials = search.study.get_trials(deepcopy=False)
+    known = {trial.user_attrs.get(name) for trial in trials for name in (QUEUED, "placement")}
     for placement in placements:
-        search.enqueue(placement)
+        if str(placement) not in known:
+            search.enqueue(placement, {QUEUED: str(placement)})
 
 
 def versions() -> dict[str, str]:

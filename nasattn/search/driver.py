@@ -13,6 +13,7 @@ from nasattn.latency import RuntimeFailure
 from nasattn.search.cluster import quiet_libraries, ray_cluster
 from nasattn.search.continuing import baselines, enqueue, enter_study, evaluate_again, reconcile
 from nasattn.search.events import Event, SearchNoted, SearchStarted
+from nasattn.search.ownership import owned
 from nasattn.search.planning import alike_in_proxy, check_buildable, default_workers, load_study_task
 from nasattn.search.study import StudyConfig
 from nasattn.store import EvaluationRecord, Store
@@ -32,7 +33,7 @@ class SearchResult:
         storage: The database's URL, without its password.
         evaluations: All trials of the study.
         front: The front, fastest first.
-        complete: Whether the budget was used up; False after an interruption.
+        complete: Whether the budget was used up; False after an interruption, or when too many trials failed.
         ended: Why it ended, in a line.
         training_seconds: Of all workers together, over all runs of the study.
         trainings: What was trained, in whole trainings: one that was stopped at a rung counts by its part.
@@ -61,6 +62,8 @@ def run_search(
 ) -> SearchResult:
     """Run a study until its budget is used up, continuing it where the database holds it already.
 
+    While it runs, the study is this driver's alone, and a database that is away for a while is waited for.
+
     Args:
         config: The study.
         storage: URL of the database.
@@ -72,7 +75,7 @@ def run_search(
         retrain: Search nothing, but train placements again with other seeds, at most so many times, to certify the front.
 
     Raises:
-        UsageError: Space, task, database or configuration are not usable; nothing has been trained.
+        UsageError: Space, task, database or configuration are not usable, or another driver has the study; nothing has been trained.
         NasattnError: The search cannot go on.
     """
     quiet_libraries()
@@ -86,34 +89,45 @@ def run_search(
     task = load_study_task(config)
     config = replace(config, fidelity=replace(config.fidelity, val_samples=len(task.val), samples=len(task.train)))
     config = enter_study(config, store, fresh)
-    reconcile(store, config.name)
     listener = listener or (lambda event: None)
-    evaluate_again(store, config, appraiser)
-    search = PlacementSearch(config, store, appraiser, store.evaluations(config.name), listener)
-    if not search.study.get_trials(deepcopy=False):
+    store.wait_for_outages(lambda line: listener(SearchNoted(line)))
+    with owned(store, config.name) as ownership:
+        reconcile(store, config.name)
+        evaluate_again(store, config, appraiser)
+        search = PlacementSearch(config, store, appraiser, store.evaluations(config.name), listener)
+        search.ledger.check = ownership.check
         enqueue(search, placements or baselines(search.config.space))
-    search.only_queued = placements is not None
-    if retrain is not None:
-        search.retrain_only(retrain)
-    workers = config.workers or default_workers(config)
-    trials = config.trials if retrain is None else search.counted + retrain
-    listener(SearchStarted(config.name, trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
+        search.only_queued = placements is not None
+        if retrain is not None:
+            search.retrain_only(retrain)
+        workers = config.workers or default_workers(config)
+        trials = config.trials if retrain is None else search.counted + retrain
+        listener(SearchStarted(config.name, trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
+        return _run(config, search, workers, address, start, measured_at_end=placements is None)
+
+
+def _run(
+    config: StudyConfig, search: PlacementSearch, workers: int, address: str | None, start: Start | None, measured_at_end: bool
+) -> SearchResult:
+    """Train until nothing more begins, measure the front and record it."""
+    store, latencies = search.store, search.appraiser.latencies
     finished = unfinished = not search.is_over
     if unfinished:
         finished = _train(config, search, workers, address, start)
     complete = search.is_over and finished == unfinished
-    if complete and placements is None:
-        measure_front(store, config.name, appraiser.latencies, listener, shared_too=unfinished)
+    if complete and measured_at_end:
+        measure_front(store, config.name, latencies, search.notify, shared_too=unfinished)
     evaluations = store.evaluations(config.name)
     members = front(evaluations)
     store.save_front(config.name, ((m.trial, m.tier, m.p_member) for m in members))
+    failures = search.budget.too_many_failures
     return SearchResult(
         config.name,
         store.shown,
         evaluations,
         members,
-        complete,
-        ended=search.ended if complete else "interrupted",
+        complete and not failures,
+        ended=failures or (search.ended if complete else "interrupted"),
         training_seconds=search.budget.seconds,
         trainings=sum(e.share_trained for e in evaluations),
     )
@@ -152,9 +166,11 @@ def _train(config: StudyConfig, search: PlacementSearch, workers: int, address: 
     resources = {"num_cpus": 1.0, "num_gpus": config.gpus_per_trial} if config.device == "cuda" else {"num_cpus": 1.0}
     with ray_cluster(address, workers):
         try:
-            finished = train_all(search, Workers(workers, resources, start or start_proxy))
+            finished = train_all(search, Workers(workers, resources, start or start_proxy, config.progress_timeout))
             if finished:
                 search.finish()
         finally:
             search.stop_all()
+            search.ledger.check()
+            reconcile(search.store, config.name)  # a database that was away may have kept a trial of which nobody heard
     return finished

@@ -76,10 +76,14 @@ class Ledger:
         name: Of the study.
         host: Whose placements are evaluated.
         notify: Receives the events.
+
+    Attributes:
+        check: Called before anything is written; it raises where another driver has the study now.
     """
 
     def __init__(self, study: Study, store: Store, name: str, host: str, notify: Callable[[Event], None]) -> None:
         self.study, self.store, self.name, self.host, self.notify = study, store, name, host, notify
+        self.check: Callable[[], None] = lambda: None
 
     def begin(self, trial: Trial, record: EvaluationRecord, latency_id: int, to_the_end: bool = False) -> LiveTrial:
         """A training is about to begin."""
@@ -98,6 +102,7 @@ class Ledger:
 
     def own(self, live: LiveTrial) -> None:
         """A trial that was told from the database so far is trained further here."""
+        self.check()
         live.record = replace(live.record, reused_from=None)
         self.store.set_reused_from(live.evaluation, None)
 
@@ -112,11 +117,13 @@ class Ledger:
 
     def note_rung(self, live: LiveTrial) -> None:
         """A training has come to a rung: kept at once, so that nothing of it is lost with the driver, and samplers see it."""
+        self.check()
         live.trial.set_user_attr("rungs", rungs_of(live.curve, live.record.fidelity["epochs"]))
         self.store.note_curve(live.evaluation, finite(live.curve), live.seconds)
 
     def end(self, live: LiveTrial, state: State, reason: str | None = None, **values: Any) -> list[EvaluationRecord]:
         """A training ended: what is now known of it, and of other placements that waited for it."""
+        self.check()
         error = values.pop("traceback", None) or reason
         if state != "COMPLETE":
             values = {k: v for k, v in values.items() if k not in ("accuracy", "held_out")}
@@ -157,6 +164,7 @@ class Ledger:
 
     def tell(self, trial: Trial, record: EvaluationRecord, reused: bool = False) -> None:
         """Tell Optuna what *record* says; *reused* where that was not trained for this trial."""
+        self.check()
         if reused:
             trial.set_user_attr("reused", True)
             if record.curve:
@@ -169,6 +177,7 @@ class Ledger:
         self.study.tell(trial, state=TrialState.PRUNED if record.state == "PRUNED" else TrialState.FAIL)
 
     def _start(self, record: EvaluationRecord, latency_id: int | None) -> int:
+        self.check()
         return self.store.start_evaluation(self.name, self.host, record, latency_id)
 
 

@@ -56,6 +56,9 @@ class StudyConfig:
             from a rung; None for no limit.
         certify: Share of the trials that train likely members of the front again, with other seeds, from 0 to 0.5.
         plateau: Trials after which the search ends when the front's hypervolume has not grown in them; None: never.
+        max_failures: Share of the trials of one run that may fail, from 0 to 1, once there are some: else the search ends.
+        progress_timeout: Seconds after which a trial that has reported nothing counts as hanging and is ended; None: see
+            :class:`~nasattn.search.loop.Watchdog`.
     """
 
     space: SearchSpace
@@ -78,6 +81,8 @@ class StudyConfig:
     compute_budget: float | None = None
     plateau: int | None = None
     certify: float = 0.2
+    max_failures: float = 0.5
+    progress_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, str):
@@ -95,6 +100,8 @@ class StudyConfig:
                 raise UsageError(f"{name} must be an integer >= {least}, got {value!r}")
         if isinstance(self.certify, bool) or not isinstance(self.certify, (int, float)) or not 0 <= self.certify <= 0.5:
             raise UsageError(f"certify must be a share of the trials from 0 to 0.5, got {self.certify!r}")
+        if isinstance(self.max_failures, bool) or not isinstance(self.max_failures, (int, float)) or not 0 <= self.max_failures <= 1:
+            raise UsageError(f"max_failures must be a share of the trials from 0 to 1, got {self.max_failures!r}")
         if self.seed > MAX_SEED:
             raise UsageError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed}")
         if not isinstance(self.halving, bool):
@@ -220,7 +227,8 @@ def _differences(prefix: str, old: Any, new: Any) -> list[str]:
 
 
 STUDY_KEYS = (
-    "space", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "compute_budget", "plateau", "certify", "sampler", "halving",
+    "space", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "compute_budget", "plateau", "certify", "max_failures", "progress_timeout",
+    "sampler", "halving",
     "max_latency", "max_params", "max_macs", "max_memory", "device", "deployment", "runtime", "batch", "latency_seconds", "workers", "gpus_per_trial", "seed",
 )  # fmt: skip
 
@@ -259,7 +267,7 @@ def make_config(settings: dict[str, Any], where: str = "") -> StudyConfig:
     prefix = f"{where}deployment: " if deployed else ""
     deployed = {**deployed, **{key: given.pop(key) for key in ("runtime", "batch") if key in given}}
     changes["deployment"] = Deployment.from_dict({"device": given.get("device", "cpu"), **deployed}, where=prefix)
-    for key in ("time_budget", "compute_budget"):
+    for key in ("time_budget", "compute_budget", "progress_timeout"):
         if key in given:
             changes[key] = parse_duration(str(given.pop(key)), key.replace("_", " "))
     return StudyConfig(space=space, **changes, **given)

@@ -134,6 +134,7 @@ class Suggestions:
 
         FINISHED when the budget is spent, None to ask again after the next report.
         """
+        self.ledger.check()
         misses = 0
         while not self.searched:
             trial = self.study.ask() if misses < REPEATS else self._ask_unseen(misses)
@@ -293,8 +294,10 @@ class Suggestions:
             appraisal = self.appraiser.appraise(placement)
         except (RuntimeFailure, RuntimeError, ValueError, MemoryError) as error:
             cause = str(error) if isinstance(error, RuntimeFailure) else f"{type(error).__name__}: {error}"
-            self.ledger.untrained(trial, replace(record, state="FAIL", error=f"latency measurement failed: {cause}"), None)
+            record = replace(record, state="FAIL", error=f"latency measurement failed: {cause}")
+            self.ledger.untrained(trial, record, None)
             self.budget.begin(seed)
+            self.budget.ended(record)
             return None
         latency = appraisal.latency
         trial.set_user_attr("latency_ms", round(latency.ms, 3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,19 +15,24 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from sqlalchemy.orm import Session
 
 from nasattn.errors import StorageError
+from nasattn.store.patience import OUTAGE, Patience, patient
 
 if TYPE_CHECKING:
-    from optuna.storages import RDBStorage
+    from nasattn.store.optuna_storage import PatientStorage
 
 VERSION_TABLE = "nasattn_alembic_version"  # Optuna keeps its own in `alembic_version`
 SQLITE_TIMEOUT = 60  # seconds to wait for another writer
-SCHEMA_HEAD = "0004"
+CONNECT_TIMEOUT = 10  # seconds until a PostgreSQL server that does not answer is away
+SCHEMA_HEAD = "0005"
 # one process migrates, whole or not at all; those that come at the same moment wait and find it done
 MIGRATION_LOCK = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(4207130)"}
 
 
 class Database:
     """A database that holds our tables and Optuna's, opened and brought to the current schema.
+
+    Every public method of the classes that build on it is one transaction, made again while the database is away, if that was
+    asked for (see :meth:`wait_for_outages`).
 
     Args:
         url: An SQLAlchemy URL such as ``sqlite:///nasattn.db``.
@@ -46,6 +51,7 @@ class Database:
                 "the storage is not a database URL; use for instance sqlite:///nasattn.db (--storage or NASATTN_STORAGE)"
             ) from None
         self.shown = parsed.render_as_string(hide_password=True)
+        self.patience = Patience(self.shown)
         path = parsed.database if parsed.get_backend_name() == "sqlite" else None
         if path and path != ":memory:" and not create and not Path(path).exists():
             raise StorageError(f"no database {self.shown}: run `nasattn search` first, or name another by --storage or NASATTN_STORAGE")
@@ -54,6 +60,15 @@ class Database:
             if parsed.get_backend_name() == "sqlite":
                 sa.event.listen(self.engine, "connect", _configure_sqlite)
             self._upgrade()
+
+    def __init_subclass__(cls) -> None:
+        for name, method in list(vars(cls).items()):
+            if callable(method) and not name.startswith("_"):
+                setattr(cls, name, patient(method))
+
+    def wait_for_outages(self, notify: Callable[[str], None], seconds: float = OUTAGE) -> None:
+        """From now on wait so long for a database that is away, and say so by *notify*; what opens a database does not wait."""
+        self.patience.notify, self.patience.seconds = notify, seconds
 
     def _upgrade(self) -> None:
         """Bring the schema forward with alembic."""
@@ -102,16 +117,16 @@ class Database:
             yield session
 
     @cached_property
-    def optuna(self) -> RDBStorage:
+    def optuna(self) -> PatientStorage:
         """Optuna's storage on the same database."""
-        from optuna.storages import RDBStorage
+        from nasattn.store.optuna_storage import PatientStorage
 
         with self.reported():
             try:
-                storage = RDBStorage(self.url, engine_kwargs=engine_options(self.url))
+                storage = PatientStorage(self.url, engine_options(self.url), self.patience)
             except DBAPIError:  # another process may be creating Optuna's tables at this moment
                 time.sleep(2.0)
-                storage = RDBStorage(self.url, engine_kwargs=engine_options(self.url))
+                storage = PatientStorage(self.url, engine_options(self.url), self.patience)
         if self.url.startswith("sqlite"):
             sa.event.listen(storage.engine, "connect", _write_lightly)
             storage.engine.dispose()  # of connections that were made before
@@ -122,7 +137,10 @@ def engine_options(url: str) -> dict[str, Any]:
     """How both we and Optuna open the database: patient with SQLite's lock, checking PostgreSQL's connections before use."""
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": SQLITE_TIMEOUT}}
-    return {"pool_pre_ping": True}
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if "psycopg" in url.partition("://")[0] and "connect_timeout" not in url:
+        options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT}
+    return options
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

@@ -26,7 +26,10 @@ class Base(DeclarativeBase):
 
 
 class StudyRow(Base):
-    """A study: its resolved configuration, the versions it began with, and its seed."""
+    """A study: its resolved configuration, the versions it began with, its seed, and the driver that has it to itself for now.
+
+    ``driver_until`` is in seconds since 1970 by the database's clock, which is the same for all drivers.
+    """
 
     __tablename__ = "nasattn_study"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -35,6 +38,8 @@ class StudyRow(Base):
     versions: Mapped[dict[str, Any]]
     seed: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(default=now)
+    driver: Mapped[str | None] = mapped_column(String(255))
+    driver_until: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class ArchitectureRow(Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,6 +43,35 @@ class Store(Latencies):
         """Record a new study."""
         with self.session() as session:
             session.add(StudyRow(name=record.name, config=record.config, versions=record.versions, seed=record.seed))
+
+    def claim_study(
+        self, name: str, driver: str, seconds: int, is_gone: Callable[[str], bool] = lambda other: False
+    ) -> tuple[str, int] | None:
+        """Give a study to *driver* alone for so many seconds from now; it may ask again before they are over.
+
+        Returns:
+            None, or the other driver that has it and for how many seconds yet. One that *is_gone* has it no more.
+        """
+        with self.session() as session:
+            values = {"driver": driver, "driver_until": _epoch(session) + seconds}
+
+            def claim(free: sa.ColumnElement[bool]) -> bool:
+                done = session.execute(sa.update(StudyRow).where(StudyRow.name == name, free).values(values))
+                return bool(done.rowcount)  # type: ignore[attr-defined]
+
+            if claim(sa.or_(StudyRow.driver.is_(None), StudyRow.driver == driver, StudyRow.driver_until <= _epoch(session))):
+                return None
+            left = StudyRow.driver_until - _epoch(session)
+            other, seconds_left = session.execute(sa.select(StudyRow.driver, left).where(StudyRow.name == name)).one()
+            assert other is not None and seconds_left is not None
+            return None if is_gone(other) and claim(StudyRow.driver == other) else (other, seconds_left)
+
+    def release_study(self, name: str, driver: str) -> None:
+        """The study is free again, if *driver* had it."""
+        with self.session() as session:
+            session.execute(
+                sa.update(StudyRow).where(StudyRow.name == name, StudyRow.driver == driver).values(driver=None, driver_until=None)
+            )
 
     def start_evaluation(self, study: str, host: str, record: EvaluationRecord, latency_id: int | None) -> int:
         """Record a trial as it begins; returns the id to finish it by."""
@@ -161,6 +190,13 @@ class Store(Latencies):
         with self.session() as session:
             row = session.scalar(query)
             return ReportRecord(study, row.kind, row.content, _utc(row.created_at)) if row else None
+
+
+def _epoch(session: Session) -> sa.ColumnElement[int]:
+    """Seconds since 1970 by the database's own clock."""
+    sqlite = session.get_bind().dialect.name == "sqlite"
+    now = "CAST(strftime('%s', 'now') AS INTEGER)" if sqlite else "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS BIGINT)"
+    return sa.literal_column(now, sa.BigInteger)
 
 
 def _study_id(session: Session, name: str) -> int:

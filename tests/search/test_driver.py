@@ -49,7 +49,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tuple
     folder = tmp_path_factory.mktemp("faulty")
     (folder / "cheap.yaml").write_text(SPACE)
     url, events = f"sqlite:///{folder / 'studies.db'}", []
-    config = configure(str(folder / "cheap.yaml"), trials=14)
+    config = configure(str(folder / "cheap.yaml"), trials=14, max_failures=1)
     return run_search(config, url, start=start_scripted, listener=events.append), url, events
 
 

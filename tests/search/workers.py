@@ -80,3 +80,30 @@ class KilledOnce:
             os.kill(os.getpid(), signal.SIGKILL)
         self.mark.touch()
         return self.training.step()
+
+
+class Hanging(Scripted):
+    """A trial whose first token decides its fate: eca never reports, others are fine."""
+
+    def step(self) -> TrainingReport:
+        if self.fate == "eca":
+            time.sleep(600)
+        self.epoch += 1
+        return TrainingReport(self.epoch, 1.0, 0.5, 0.1)
+
+
+def start_hanging(job: ProxyJob, task: str, identity: str) -> Hanging:
+    return Hanging(job)
+
+
+class Failing(Scripted):
+    """A trial that fails unless it is the plain host."""
+
+    def step(self) -> TrainingReport:
+        if self.job.placement != "none,none,none,none":
+            raise RuntimeError("out of luck")
+        return super().step()
+
+
+def start_failing(job: ProxyJob, task: str, identity: str) -> Failing:
+    return Failing(job)

@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from nasattn.store import Store
-from tests.store.postgres import PASSWORD, USER, binaries, postgresql_url, unprivileged
+from tests.store.postgres import Server, running_server
 
 NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Path]:
-    """A server of its own on a socket in a folder of its own, which asks for the password."""
-    tools, user = binaries(), unprivileged()
-    folder = Path(tempfile.mkdtemp(prefix="nasattn-pg-"))
-    password = folder / "password"
-    password.write_text(PASSWORD)
-    if user is not None:
-        for path in (folder, password):
-            shutil.chown(path, user)
+def postgres() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
 
-    def call(tool: str, *arguments: str) -> None:
-        done = subprocess.run(
-            [tools / tool, "-D", folder / "data", *arguments],
-            user=user,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{tool}: {done.stdout}{done.stderr}"
 
-    call("initdb", "-U", USER, f"--pwfile={password}", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync")
-    call("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", f"-F -k {folder} -c listen_addresses='' -c timezone=Asia/Tokyo")
-    yield folder
-    call("pg_ctl", "stop", "-m", "immediate")
-    shutil.rmtree(folder)
+@pytest.fixture(scope="session")
+def server(postgres: Server) -> Path:
+    """The folder of the server's socket."""
+    return postgres.folder
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -53,12 +31,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'study.db'}"
-    server, name = request.getfixturevalue("server"), f"test{next(NUMBERS)}"
-    admin = sa.create_engine(postgresql_url(server, "postgres"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    admin.dispose()
-    return postgresql_url(server, name)
+    server: Server = request.getfixturevalue("postgres")
+    return server.create(f"test{next(NUMBERS)}")
 
 
 @pytest.fixture

@@ -120,5 +120,5 @@ def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'newer.db'}"
     with Store(url).engine.begin() as connection:
         connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
-    with pytest.raises(StorageError, match="has schema 9999, this nasattn knows up to 0004"):
+    with pytest.raises(StorageError, match="has schema 9999, this nasattn knows up to 0005"):
         Store(url)
