@@ -148,7 +148,7 @@ def _search(
 
     config = make_config(settings, where)
     if dry_run:
-        figures = plan(config)
+        figures = plan(config, address)
         console.out().print_json(json.dumps(figures)) if as_json else console.print_pairs(figures)
         return
     printer = console.err() if as_json else console.out()

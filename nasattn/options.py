@@ -55,8 +55,12 @@ MemoryOption = Annotated[
 RuntimeOption = Annotated[
     str | None, typer.Option("--runtime", help="What will run the model: eager, compile, cudagraph, onnxruntime. Default: eager.")
 ]
-AddressOption = Annotated[str | None, typer.Option("--address", help="A Ray cluster to join: auto or HOST:PORT. Default: start Ray here.")]
-WorkersOption = Annotated[int | None, typer.Option("--workers", help="Proxies trained at once. Default: one per CPU or GPU.")]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="A Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT. Default: start Ray here.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="Proxies trained at once. Default: as many as CPUs or GPUs have room for.")
+]
 GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="Share of a GPU that a trial takes. Default: 1.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: cpu.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Of sampler, initialisation, data and data order. Default: 0.")]

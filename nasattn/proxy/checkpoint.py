@@ -1,7 +1,8 @@
 """Checkpoints of trainings: whoever trains the same job again goes on from its last report, to the same result.
 
 A checkpoint belongs to a training's identity, not to a process or a study: a worker that was killed, a driver that was
-killed, and a trial that is queued again all find it. It is written whole or not at all and removed with the training's end.
+killed, and a trial that is queued again all find it. It is written whole or not at all. Of a training that has ended its
+reports stay until whoever told the result removes them: a driver killed just before that need not train anything twice.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,8 @@ class Checkpoints:
 class CheckpointedTraining:
     """A training that goes on from its checkpoint and leaves one after every report.
 
+    One that had ended gives its reports once more, without any training.
+
     Args:
         training: Just begun.
         identity: What makes two trainings the same.
@@ -77,22 +81,30 @@ class CheckpointedTraining:
     def __init__(self, training: ProxyTraining, identity: str, checkpoints: Checkpoints) -> None:
         self.training, self.identity, self.checkpoints = training, identity, checkpoints
         self.circumstances = {"job": repr(training.job), "data": _fingerprint(training), "torch": str(torch.__version__)}
+        self.reports: list[dict[str, Any]] = []  # since the beginning
+        self._known: list[TrainingReport] = []  # of an ended training, that are to be given
         state = checkpoints.load(identity)
         if state is not None and all(state.get(k) == v for k, v in self.circumstances.items()):
-            training.resume(state["training"])
+            self.reports = state.get("reports", [])
+            if state["training"] is None:
+                self._known = [TrainingReport(**report) for report in self.reports]
+            else:
+                training.resume(state["training"])
+        self._ended = bool(self._known)
 
     @property
     def done(self) -> bool:
         """Whether every epoch is trained."""
-        return self.training.done
+        return not self._known if self._ended else self.training.done
 
     def step(self) -> TrainingReport:
         """Train to the next report."""
+        if self._known:
+            return self._known.pop(0)
         report = self.training.step()
-        if self.done:
-            self.checkpoints.remove(self.identity)
-        else:
-            self.checkpoints.save(self.identity, {"training": self.training.state(), **self.circumstances})
+        self.reports.append(asdict(report))
+        state = None if self.training.done else self.training.state()
+        self.checkpoints.save(self.identity, {"training": state, "reports": self.reports, **self.circumstances})
         return report
 
 

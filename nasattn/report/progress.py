@@ -92,7 +92,8 @@ class SearchView:
         self.done_before, self.started = event.finished, time.monotonic()
         self.bar.update(self.task, total=event.trials, completed=event.finished)
         known = f", {event.finished} of them known" if event.finished else ""
-        self._print(f"study {event.study} in {event.storage}: {event.trials} trials{known}, {event.workers} workers")
+        workers = f"{event.workers} workers" if event.workers else "as many workers as the cluster has room for"
+        self._print(f"study {event.study} in {event.storage}: {event.trials} trials{known}, {workers}")
         if event.note:
             self._print(event.note)
 

@@ -133,7 +133,6 @@ class PlacementSearch(Suggestions):
         accuracy, rungs = live.curve[-1].get("accuracy", math.nan), self.config.fidelity.rungs
         at = f"stopped at rung {live.rung} of {rungs} with accuracy {accuracy:.3f}"
         self.end(name, "PRUNED", reason=f"{at}: place {place} of {number} there beside those of its latency")
-        Checkpoints().remove(live.record.identity)
 
     def end(self, trial_id: str, state: State, reason: str | None = None, **values: Any) -> None:
         """A running or paused trial ended."""
@@ -142,7 +141,10 @@ class PlacementSearch(Suggestions):
             return
         if state == "COMPLETE":
             values["val_samples"] = self.config.fidelity.val_samples
-        for record in self.ledger.end(live, state, reason, **values):
+        records = self.ledger.end(live, state, reason, **values)
+        if state != "INTERRUPTED":
+            Checkpoints().remove(live.record.identity)  # it is told; until now it could be told again
+        for record in records:
             self._remember(record)
             self.budget.ended(record)
 

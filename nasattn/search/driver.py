@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from nasattn.attention import Placement
 from nasattn.front import FrontMember, front
 from nasattn.latency import RuntimeFailure
-from nasattn.search.cluster import quiet_libraries, ray_cluster
+from nasattn.search.cluster import is_joined, quiet_libraries, ray_cluster, workers_with_room
 from nasattn.search.continuing import baselines, enqueue, enter_study, evaluate_again, reconcile
 from nasattn.search.events import Event, SearchNoted, SearchStarted
 from nasattn.search.ownership import owned
-from nasattn.search.planning import alike_in_proxy, check_buildable, default_workers, load_study_task
+from nasattn.search.planning import alike_in_proxy, check_buildable, default_workers, load_study_task, worker_resources
 from nasattn.search.study import StudyConfig
 from nasattn.store import EvaluationRecord, Store
 
@@ -67,7 +67,7 @@ def run_search(
     Args:
         config: The study.
         storage: URL of the database.
-        address: A Ray cluster to join; None starts Ray on this machine.
+        address: A Ray cluster to join: ``auto``, HOST:PORT or ray://HOST:PORT; None starts Ray on this machine.
         fresh: Begin another study (``NAME-2``, ``NAME-3``, ...) if there is one of this name.
         listener: Called with every event.
         start: What a worker does with a trial; the default trains the proxy.
@@ -83,6 +83,7 @@ def run_search(
     from nasattn.search.bridge import PlacementSearch
 
     store = Store(storage)
+    worker_resources(config)  # a share of a GPU that Ray cannot give is found now
     check_buildable(config)
     appraiser = Appraiser(store, config.space.host, config.deployment, config.limits, config.latency_seconds)
     appraiser.check_feasible(config.space)
@@ -100,14 +101,14 @@ def run_search(
         search.only_queued = placements is not None
         if retrain is not None:
             search.retrain_only(retrain)
-        workers = config.workers or default_workers(config)
+        workers = config.workers or (None if address is not None or is_joined() else default_workers(config))
         trials = config.trials if retrain is None else search.counted + retrain
         listener(SearchStarted(config.name, trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
         return _run(config, search, workers, address, start, measured_at_end=placements is None)
 
 
 def _run(
-    config: StudyConfig, search: PlacementSearch, workers: int, address: str | None, start: Start | None, measured_at_end: bool
+    config: StudyConfig, search: PlacementSearch, workers: int | None, address: str | None, start: Start | None, measured_at_end: bool
 ) -> SearchResult:
     """Train until nothing more begins, measure the front and record it."""
     store, latencies = search.store, search.appraiser.latencies
@@ -156,17 +157,21 @@ def measure_front(store: Store, study: str, latencies: HostLatencies, listener: 
                 store.set_latency(study, member.placement, latency_id)
 
 
-def _train(config: StudyConfig, search: PlacementSearch, workers: int, address: str | None, start: Start | None) -> bool:
-    """Train until nothing more begins; False when interrupted."""
+def _train(config: StudyConfig, search: PlacementSearch, workers: int | None, address: str | None, start: Start | None) -> bool:
+    """Train until nothing more begins, by as many workers as there is room for if None; False when interrupted."""
     from nasattn.proxy import Checkpoints
     from nasattn.search.loop import Workers, train_all
     from nasattn.search.worker import start_proxy
 
     Checkpoints().prune()
-    resources = {"num_cpus": 1.0, "num_gpus": config.gpus_per_trial} if config.device == "cuda" else {"num_cpus": 1.0}
-    with ray_cluster(address, workers):
+    needed = worker_resources(config)
+    resources = {"num_cpus": needed["CPU"], "num_gpus": needed.get("GPU", 0.0)}
+    with ray_cluster(address, workers) as options:
+        used, note = workers_with_room(workers, needed)
+        if note:
+            search.notify(SearchNoted(note))
         try:
-            finished = train_all(search, Workers(workers, resources, start or start_proxy, config.progress_timeout))
+            finished = train_all(search, Workers(used, {**resources, **options}, start or start_proxy, config.progress_timeout))
             if finished:
                 search.finish()
         finally:

@@ -9,12 +9,15 @@ from nasattn.store.records import EvaluationRecord
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """The search is about to run: the study's name, trainings wanted and already there, workers, and what the user should know."""
+    """The search is about to run: the study's name, trainings wanted and already there, workers, and what the user should know.
+
+    Workers are None where the cluster decides; a SearchNoted says how many as soon as it is joined.
+    """
 
     study: str
     trials: int
     finished: int
-    workers: int
+    workers: int | None
     storage: str
     note: str = ""
 

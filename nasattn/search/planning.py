@@ -9,6 +9,7 @@ from nasattn.attention import Placement
 from nasattn.errors import UsageError
 from nasattn.hosts import get_host
 from nasattn.latency import DeviceKey
+from nasattn.search.cluster import places
 from nasattn.search.study import StudyConfig
 from nasattn.store import Store
 from nasattn.tasks import Task, load_task
@@ -62,17 +63,31 @@ def load_study_task(config: StudyConfig) -> Task:
     return load_task(config.task, config.task_request())
 
 
+def worker_resources(config: StudyConfig) -> dict[str, float]:
+    """What a worker takes of a node: one CPU, and its share of a GPU. Raises UsageError for a share that Ray cannot give."""
+    if config.device != "cuda":
+        return {"CPU": 1.0}
+    share = float(config.gpus_per_trial)
+    if share < 1e-4 or (share > 1 and not share.is_integer()):
+        raise UsageError(f"gpus_per_trial must be a share of a GPU from 0.0001 to 1, or a whole number of GPUs, got {share:g}")
+    return {"CPU": 1.0, "GPU": share}
+
+
 def default_workers(config: StudyConfig) -> int:
-    """One worker per CPU, or as many as the GPUs have room for."""
+    """How many workers this machine has room for: one per CPU, or as many as its GPUs take."""
     if config.device == "cuda":
         import torch
 
-        return max(1, int(torch.cuda.device_count() / config.gpus_per_trial))
+        gpus = float(torch.cuda.device_count())
+        return max(1, places({"GPU": gpus}, {"GPU": worker_resources(config)["GPU"]}))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def plan(config: StudyConfig) -> dict[str, Any]:
-    """What a search would do: every choice is built once and the task loaded, nothing is trained or written. For `--dry-run`."""
+def plan(config: StudyConfig, address: str | None = None) -> dict[str, Any]:
+    """What a search would do: every choice is built once and the task loaded, nothing is trained or written. For `--dry-run`.
+
+    A cluster at *address* is not looked at.
+    """
     from nasattn.search.appraisal import Appraiser
 
     check_buildable(config)
@@ -91,6 +106,6 @@ def plan(config: StudyConfig) -> dict[str, Any]:
         "limits": {limit.name: str(limit) for limit in config.limits.values()} or None,
         "deployment": str(DeviceKey.here(config.deployment.at(get_host(config.space.host).resolution))),
         "device": config.device,
-        "workers": config.workers or default_workers(config),
+        "workers": config.workers or (default_workers(config) if address is None else "as many as the cluster has room for"),
         "seed": config.seed,
     }

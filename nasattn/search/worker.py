@@ -70,6 +70,9 @@ class ProxyWorker:
         self.start = start
         self.training: Training | None = None
 
+    def ready(self) -> None:
+        """Answers as soon as the worker is up."""
+
     def step(self, assignment: Assignment | None = None) -> dict[str, Any]:
         """Train to the next report, of *assignment* from now on if one is given. What was in training before is dropped then."""
         result: dict[str, Any] = {"worker": f"{socket.gethostname()}:{os.getpid()}", "finished": False, "done": False}

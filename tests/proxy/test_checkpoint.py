@@ -61,7 +61,21 @@ def test_from_every_report_it_goes_on_to_the_same_result(digits: Task, checkpoin
         again = begin(digits, checkpoints)
         assert again.training.seconds > 0
         assert figures(finish(again)) == whole[stop:]
-        assert list(checkpoints.folder.iterdir()) == []  # nothing is left at the end
+        checkpoints.remove("identity")
+        assert list(checkpoints.folder.iterdir()) == []  # nothing else is left
+
+
+def test_one_that_has_ended_is_not_trained_again(digits: Task, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver may have been killed before it told the result."""
+    interrupted = begin(digits, checkpoints)
+    first = [interrupted.step(), interrupted.step()]
+    whole = first + finish(begin(digits, checkpoints))
+    monkeypatch.setattr(ProxyTraining, "step", lambda self: pytest.fail("trained again"))
+    for _ in range(2):
+        again = begin(digits, checkpoints)
+        assert not again.done
+        assert finish(again) == whole
+    assert not begin(digits, checkpoints, replace(JOB, seed=1)).done  # another one
 
 
 def test_a_killed_process_is_continued_by_another(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from nasattn.proxy import ProxyJob, TrainingReport
@@ -107,3 +108,33 @@ class Failing(Scripted):
 
 def start_failing(job: ProxyJob, task: str, identity: str) -> Failing:
     return Failing(job)
+
+
+class Logged(Truthful):
+    """A truthful trial of several reports that writes down on which node it begins and is done."""
+
+    def __init__(self, job: ProxyJob, identity: str, log: str, pause: float) -> None:
+        super().__init__(job)
+        self.identity, self.log, self.pause = identity, log, pause
+        self._write("begun")
+
+    def step(self) -> TrainingReport:
+        time.sleep(self.pause)
+        epoch = self.epoch + 1
+        report = super().step()
+        self.epoch = epoch
+        if self.done:
+            self._write("done")
+        return replace(report, epoch=epoch)
+
+    def _write(self, what: str) -> None:
+        import ray
+
+        at_start = Path("/proc/self/environ").read_text().split("\0")
+        checkpoints = next((entry.partition("=")[2] for entry in at_start if entry.startswith("NASATTN_CHECKPOINTS=")), "")
+        with open(self.log, "a") as file:
+            file.write(f"{what} {self.identity} {ray.get_runtime_context().get_node_id()} {checkpoints}\n")
+
+
+def start_logged(job: ProxyJob, task: str, identity: str, log: str, pause: float) -> Logged:
+    return Logged(job, identity, log, pause)
