@@ -13,7 +13,8 @@ from nasattn.latency import RuntimeFailure
 from nasattn.search.cluster import quiet_libraries, ray_cluster
 from nasattn.search.continuing import baselines, enqueue, enter_study, evaluate_again, reconcile
 from nasattn.search.events import Event, SearchNoted, SearchStarted
-from nasattn.search.planning import alike_in_proxy, check_buildable, default_workers, load_study_task
+from nasattn.search.fingerprint import with_data
+from nasattn.search.planning import alike_in_proxy, check_buildable, default_workers, left_out, load_study_task
 from nasattn.search.study import StudyConfig
 from nasattn.store import EvaluationRecord, Store
 
@@ -85,6 +86,7 @@ def run_search(
     appraiser.check_feasible(config.space)
     task = load_study_task(config)
     config = replace(config, fidelity=replace(config.fidelity, val_samples=len(task.val), samples=len(task.train)))
+    config = with_data(config, task, None if fresh else store.find_study(config.name))
     config = enter_study(config, store, fresh)
     reconcile(store, config.name)
     listener = listener or (lambda event: None)
@@ -98,6 +100,8 @@ def run_search(
     workers = config.workers or default_workers(config)
     trials = config.trials if retrain is None else search.counted + retrain
     listener(SearchStarted(config.name, trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
+    if note := left_out(task):
+        listener(SearchNoted(note))
     finished = unfinished = not search.is_over
     if unfinished:
         finished = _train(config, search, workers, address, start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -26,6 +27,7 @@ from nasattn.store.records import StudyRecord
 from nasattn.tasks import TaskRequest, list_tasks
 
 MAX_SEED = 2**31 - 1  # of a database integer
+FIRST_GENERATOR = {"generator": 1}  # trainings on generated images have been known by the task's name alone
 FEWEST_TRIALS = 10  # of a study that certifies its front unasked
 
 
@@ -56,6 +58,7 @@ class StudyConfig:
             from a rung; None for no limit.
         certify: Share of the trials that train likely members of the front again, with other seeds, from 0 to 0.5.
         plateau: Trials after which the search ends when the front's hypervolume has not grown in them; None: never.
+        data: The fingerprint of the task's images, as the driver found them; empty: not known.
     """
 
     space: SearchSpace
@@ -78,6 +81,7 @@ class StudyConfig:
     compute_budget: float | None = None
     plateau: int | None = None
     certify: float = 0.2
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, str):
@@ -101,12 +105,12 @@ class StudyConfig:
             raise UsageError(f"halving must be true or false, got {self.halving!r}")
         for name in ("gpus_per_trial", "latency_seconds"):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not number > 0:
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < float("inf"):
                 raise UsageError(f"{name} must be a number above 0, got {number!r}")
-        if Path(self.task).is_dir() and self.task not in list_tasks():
+        if os.path.isdir(self.task) and self.task not in list_tasks():
             # the same folder from wherever the study is continued, and for workers, which run elsewhere
             object.__setattr__(self, "task", str(Path(self.task).resolve()))
-        if Path(self.recipe.pretrained).is_file():
+        if os.path.isfile(self.recipe.pretrained):
             object.__setattr__(self, "recipe", self.recipe.changed(pretrained=str(Path(self.recipe.pretrained).resolve())))
         if not self.name:
             kind, _, parameter = self.task.partition("/")
@@ -136,6 +140,7 @@ class StudyConfig:
             "certify": self.certify,
             "halving": self.halving,
             **{limit.name: str(limit) for limit in self.limits.values()},
+            **({"data": dict(self.data)} if self.data else {}),
         }
 
     @property
@@ -170,9 +175,11 @@ class StudyConfig:
         )
 
     def evaluation_identity(self, placement: str, seed: int | None = None) -> str:
-        """What makes two trainings the same: host, proxy network, task, fidelity, recipe, seed and device. A sha256."""
+        """What makes two trainings the same: host, proxy network, task and its images, fidelity, recipe, seed and device. A sha256."""
         parts = {k: v for k, v in self.identity().items() if k not in ("space", "deployment")}
         parts["seed"] = self.seed if seed is None else seed
+        if self.data and self.data != FIRST_GENERATOR:
+            parts["data"] = self.data.get("digest", self.data.get("generator"))
         text = json.dumps({**parts, "host": self.space.host, "proxy": self.proxy(Placement.parse(placement))}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -235,7 +242,7 @@ def read_study_file(path: Path) -> dict[str, Any]:
         raise StudyError(f"{path}: key 'space' is missing; name a space or a space file")
     if isinstance(data.get("recipe"), str):  # a file, beside this one or as seen from where we are
         beside = path.parent / data["recipe"]
-        data["recipe"] = str(beside if beside.is_file() else data["recipe"])
+        data["recipe"] = str(beside if os.path.isfile(beside) else data["recipe"])
     for key in ("fidelity", "recipe", "deployment"):
         if not isinstance(data.get(key, {}), (dict, str) if key == "recipe" else dict):
             raise StudyError(f"{path}: {key} must be a mapping, got {data[key]!r}")
