@@ -41,13 +41,19 @@ class Study:
         name: The study's name.
 
     Raises:
-        StudyError: There is no such study.
+        StudyError: There is no such study, or its record is damaged.
     """
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self.record: StudyRecord = store.study(name)
         self.name = name
+        kinds = {"space_name": str, "space": dict, "task": str, "fidelity": dict, "recipe": dict, "device": str, "seed": int}
+        wrong = [key for key, kind in kinds.items() if not isinstance(self.record.config.get(key), kind)]
+        if wrong or not isinstance(self.record.config["space"].get("host"), str):
+            raise StudyError(
+                f"the record of study {name!r} is damaged: wrong or missing is {', '.join(wrong) or 'space.host'}; use a copy of the database, or another study"
+            )
 
     def trials(self) -> list[EvaluationRecord]:
         """All trials, in order of their numbers."""

@@ -25,9 +25,10 @@ from nasattn.config import MOST_BYTES
 from nasattn.errors import LONGEST, NasattnError, SpaceError, StorageError, StudyError, UsageError
 from nasattn.proxy import Checkpoints, Fidelity, ProxyJob, Recipe, build_proxy
 from nasattn.proxy.recipe_file import read_recipe_file
-from nasattn.search.study import read_study_file
+from nasattn.search.study import make_config, read_study_file
 from nasattn.space import load_space
 from nasattn.storage_url import check_storage
+from nasattn.store import Store, StudyRecord
 from nasattn.tasks import TaskRequest, load_task
 
 PACKAGE = Path(nasattn.__file__).parent
@@ -272,6 +273,32 @@ def test_a_password_that_would_be_shown_is_refused(monkeypatch: pytest.MonkeyPat
         assert check_storage(url) == url
     with pytest.raises(StorageError, match="three slashes before the path"):
         check_storage("sqlite://studies.db")
+
+
+def test_what_a_database_says_is_only_shown(tmp_path: Path) -> None:
+    """Its names are neither markup nor commands to the terminal, and a damaged record is said to be one."""
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    store, name = Store(url), "[/red][link=http://evil]\x1b[2J../../x"
+    store.add_study(StudyRecord(name, {}, {}, 0))
+    store.add_study(
+        StudyRecord("other", {"space": {}, "space_name": "s", "task": "t", "fidelity": {}, "recipe": {}, "device": "cpu", "seed": 0}, {}, 0)
+    )
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert _run(["studies", "--storage", url]) == 0
+    assert "[/red][link=http://evil]\\x1b[2J../../x" in out.getvalue() and "\x1b" not in out.getvalue()
+    for study, wrong in ((name, "space_name, space, task, fidelity, recipe, device, seed"), ("other", "space.host")):
+        for command in (["front", study], ["show", study, "0"], ["export", study, "--out", str(tmp_path / "out")]):
+            err = io.StringIO()
+            with contextlib.redirect_stderr(err):
+                assert _run([*command, "--storage", url]) == 2
+            assert f"is damaged: wrong or missing is {wrong}; use a copy" in err.getvalue() and "\x1b" not in err.getvalue()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_has_a_name_that_can_be_printed() -> None:
+    with pytest.raises(UsageError, match="characters that cannot be printed"):
+        make_config({"space": "resnet18_stages", "study": "a\x1b[2Jb"})
 
 
 def test_errors_are_of_one_family() -> None:

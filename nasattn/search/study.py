@@ -13,7 +13,7 @@ from typing import Any
 
 from nasattn.attention import Attention, Placement
 from nasattn.config import read_yaml
-from nasattn.errors import StudyError, UsageError, did_you_mean
+from nasattn.errors import StudyError, UsageError, did_you_mean, one_line
 from nasattn.hosts import get_host
 from nasattn.hosts.family import StageSlots
 from nasattn.latency import Deployment, check_device
@@ -112,10 +112,12 @@ class StudyConfig:
             object.__setattr__(self, "task", str(Path(self.task).resolve()))
         if os.path.isfile(self.recipe.pretrained):
             object.__setattr__(self, "recipe", self.recipe.changed(pretrained=str(Path(self.recipe.pretrained).resolve())))
+        if not self.name.isprintable():
+            raise UsageError(f"the study's name has characters that cannot be printed, got {self.name!r}: give another by --study")
         if not self.name:
             kind, _, parameter = self.task.partition("/")
             task = f"{kind}-{parameter}" if parameter and kind in list_tasks() else Path(self.task).name or "folder"
-            object.__setattr__(self, "name", f"{self.space.name}-{task}-s{self.seed}")
+            object.__setattr__(self, "name", one_line(f"{self.space.name}-{task}-s{self.seed}"))
 
     def identity(self) -> dict[str, Any]:
         """What a study is: continuing it needs the same space, task, fidelity, recipe, device and seed."""

@@ -149,7 +149,7 @@ def _read(dataset: Any, index: int, coarse: bool = False) -> Image.Image:
 
     With *coarse* a JPEG is decoded at an eighth of its size; all its bytes are read nevertheless.
     """
-    reader = getattr(dataset, "reader", None)
+    reader: Any = getattr(dataset, "reader", None)
     if reader is None and not hasattr(dataset, "loader"):  # a torchvision dataset that is no folder
         return _rgb(_not_too_large(dataset[index][0]))
     samples = getattr(dataset if reader is None else reader, "samples", None)
