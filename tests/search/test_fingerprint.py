@@ -35,7 +35,9 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(folder: Path, **asked: Any) -> Task:
-    return load_task(str(folder), TaskRequest(12, **asked))
+    task = load_task(str(folder), TaskRequest(12, **asked))
+    assert task.fingerprint["parts"]  # as the folder is now
+    return task
 
 
 def stored(task: Task) -> dict[str, Any]:
