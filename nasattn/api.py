@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.front import FrontMember, front
+from nasattn.storage_url import check_storage
 from nasattn.store import EvaluationRecord, Store, StudyRecord
 from nasattn.store.records import PROXY_REPORT
 
@@ -24,8 +25,12 @@ DEFAULT_STORAGE = "sqlite:///nasattn.db"
 
 
 def default_storage(storage: str | None = None) -> str:
-    """*storage*, else the environment's NASATTN_STORAGE, else ``sqlite:///nasattn.db``."""
-    return storage or os.environ.get("NASATTN_STORAGE") or DEFAULT_STORAGE
+    """*storage*, else the environment's NASATTN_STORAGE, else ``sqlite:///nasattn.db``.
+
+    Raises:
+        StorageError: Its password stands where messages would show it (see :func:`nasattn.storage_url.check_storage`).
+    """
+    return check_storage(storage or os.environ.get("NASATTN_STORAGE") or DEFAULT_STORAGE)
 
 
 class Study:
@@ -36,13 +41,19 @@ class Study:
         name: The study's name.
 
     Raises:
-        StudyError: There is no such study.
+        StudyError: There is no such study, or its record is damaged.
     """
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self.record: StudyRecord = store.study(name)
         self.name = name
+        kinds = {"space_name": str, "space": dict, "task": str, "fidelity": dict, "recipe": dict, "device": str, "seed": int}
+        wrong = [key for key, kind in kinds.items() if not isinstance(self.record.config.get(key), kind)]
+        if wrong or not isinstance(self.record.config["space"].get("host"), str):
+            raise StudyError(
+                f"the record of study {name!r} is damaged: wrong or missing is {', '.join(wrong) or 'space.host'}; use a copy of the database, or another study"
+            )
 
     def trials(self) -> list[EvaluationRecord]:
         """All trials, in order of their numbers."""
@@ -243,7 +254,7 @@ def measure_latency(
     built = get_host(host)
     parsed = built.placement(placement)
     deployed = Deployment(device=device, batch=batch, runtime=runtime, **deployment)
-    latencies = HostLatencies(Store(storage or "sqlite://"), built, deployed, max_seconds)
+    latencies = HostLatencies(Store(check_storage(storage or "sqlite://")), built, deployed, max_seconds)
     _, record = latencies.measure(parsed)
     return {"host": host, "placement": str(parsed), **asdict(record), "device": latencies.key}
 

@@ -1,4 +1,4 @@
-"""Where the command line prints: stdout for results, stderr for what accompanies them."""
+"""Where the command line prints: stdout for results, stderr for what accompanies them. Brackets in names are brackets, not markup."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def out() -> Console:
     """Results; 140 columns where it is no terminal."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 140)
+    return Console(width=None if sys.stdout.isatty() else 140, markup=False)
 
 
 def err() -> Console:
     """Notes and progress."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, markup=False)
 
 
 def print_pairs(pairs: dict[str, Any]) -> None:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 4_000  # characters of a message
+
 
 class NasattnError(Exception):
-    """The work failed for a reason that the user should read (exit code 1)."""
+    """The work failed for a reason that the user should read (exit code 1).
+
+    The message is one line whatever names and values it quotes: line breaks become spaces, what cannot be printed (a
+    terminal would obey it) its escape, and what is far too long loses its middle.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(one_line(a) if isinstance(a, str) else a for a in args))
 
 
 class UsageError(NasattnError, ValueError):
@@ -32,6 +41,14 @@ class StudyError(UsageError):
 
 class StorageError(UsageError):
     """The database cannot be opened or written."""
+
+
+def one_line(text: str) -> str:
+    """*text* in one printable line of at most some 4,000 characters."""
+    text = " ".join(text.splitlines())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,13 +16,14 @@ import torch
 import yaml
 
 from nasattn._callable_module import call_through
-from nasattn.errors import NasattnError, UsageError
+from nasattn.errors import NasattnError, UsageError, one_line
 from nasattn.front import FrontMember
 from nasattn.hosts import get_host
 from nasattn.store import EvaluationRecord, StudyRecord
 from nasattn.tasks import TaskRequest, load_task
 
 PROOF_SECONDS = 300
+WRITTEN = ("config.json", "model.safetensors", "train.yaml", "README.md")  # in the folder; no name is taken from a study
 call_through(__name__, "export")
 
 
@@ -59,8 +62,7 @@ def export_placement(study: StudyRecord, trial: EvaluationRecord, figures: Front
     """
     from timm.models import save_for_hf
 
-    out = out.resolve()
-    _prepare(out, force)
+    out = _prepare(out, force)
     classes = _classes(study.config)
     torch.manual_seed(study.seed)
     host = get_host(study.config["space"]["host"])
@@ -72,23 +74,32 @@ def export_placement(study: StudyRecord, trial: EvaluationRecord, figures: Front
     exported = Exported(
         folder=out,
         placement=trial.placement,
-        snippet=f'import nasattn, timm\nmodel = timm.create_model("local-dir:{out}", pretrained=True)',
-        train=f"python -m nasattn.timm train.py --config {out / 'train.yaml'} --data-dir DATA",
+        snippet=f"import nasattn, timm\nmodel = timm.create_model({json.dumps(f'local-dir:{out}')}, pretrained=True)",
+        train=f"python -m nasattn.timm train.py --config {shlex.quote(str(out / 'train.yaml'))} --data-dir DATA",
     )
     (out / "README.md").write_text(_card(study, trial, figures, exported))
     _prove(model, out, host.resolution)
     return exported
 
 
-def _prepare(out: Path, force: bool) -> None:
-    if out.exists() and not out.is_dir():
+def _prepare(out: Path, force: bool) -> Path:
+    """The folder as an absolute path, made if need be. Raises UsageError where it cannot be written to."""
+    try:
+        out = out.resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # such as a NUL in it, or links in a circle
+        raise UsageError(f"--out {str(out)!r} is no path: {error}; give a folder") from None
+    if os.path.exists(out) and not out.is_dir():
         raise UsageError(f"--out {out} is a file: give a folder")
-    if out.is_dir() and any(out.iterdir()) and not force:
+    if os.path.isdir(out) and any(out.iterdir()) and not force:
         raise UsageError(f"--out {out} is not empty: give another folder, or --force to write into it")
+    for name in WRITTEN:
+        if os.path.islink(out / name):  # it would be followed, out of the folder
+            raise UsageError(f"--out {out}: {name} in it is a link: remove it, or give another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be created: {error.strerror}; give another folder") from None
+    return out
 
 
 def _classes(config: dict[str, Any]) -> tuple[str, ...]:
@@ -132,20 +143,25 @@ def _train_yaml(host: str, placement: str, num_classes: int, resolution: int) ->
     return "# for timm's train.py: --config train.yaml --data-dir DATA\n" + yaml.safe_dump(recipe, sort_keys=False)
 
 
+def _code(text: str) -> str:
+    """A name of whoever made the study, as code inside a table: it can end neither its cell nor its line, nor be a link or HTML."""
+    return f"`{one_line(text).replace('`', chr(39)).replace('|', '/')}`"
+
+
 def _card(study: StudyRecord, trial: EvaluationRecord, figures: FrontMember | None, exported: Exported) -> str:
     latency = trial.latency
     rows = [
-        ("placement", f"`{trial.placement}`"),
-        ("host", f"`{study.config['space']['host']}`"),
+        ("placement", _code(trial.placement)),
+        ("host", _code(study.config["space"]["host"])),
         ("parameters (1,000 classes)", f"{trial.params:,}"),
         ("multiply-accumulates", f"{trial.macs / 1e9:.3f} G"),
-        ("proxy accuracy", f"{trial.accuracy:.4f} on {study.config['task']} ({trial.val_samples} validation images, seed {trial.seed})" if trial.accuracy is not None else "not trained"),
+        ("proxy accuracy", f"{trial.accuracy:.4f} on {_code(study.config['task'])} ({trial.val_samples} validation images, seed {trial.seed})" if trial.accuracy is not None else "not trained"),
         ("latency", f"{latency.ms:.2f} ms, {latency.ratio:.3f}x the plain host (95 % interval {latency.ratio_low:.3f} to {latency.ratio_high:.3f})" if latency else "not measured"),
         ("front", f"{figures.tier}, probability of membership {figures.p_member:.2f}" if figures else "dominated"),
-        ("study", f"`{study.name}`, trial {trial.trial}"),
+        ("study", f"{_code(study.name)}, trial {trial.trial}"),
     ]  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    versions = ", ".join(f"{k} {v}" for k, v in study.versions.items())
+    versions = _code(", ".join(f"{k} {v}" for k, v in study.versions.items()))
     return f"""---
 library_name: timm
 tags: [image-classification, timm, nasattn]
@@ -170,7 +186,7 @@ Train it with timm's `train.py`:
 {exported.train}
 ```
 
-Proxy: {json.dumps(study.config["fidelity"])}, recipe: {json.dumps(study.config["recipe"])}. Made with {versions}.
+Proxy: {_code(json.dumps(study.config["fidelity"]))}, recipe: {_code(json.dumps(study.config["recipe"]))}. Made with {versions}.
 """
 
 
@@ -204,6 +220,8 @@ def _prove(model: torch.nn.Module, out: Path, resolution: int) -> None:
                 text=True,
                 timeout=PROOF_SECONDS,
             )
+        except subprocess.TimeoutExpired:
+            raise NasattnError(f"the exported folder {out} did not load in a clean process within {PROOF_SECONDS} s; try again") from None
         except subprocess.CalledProcessError as error:
             last = error.stderr.strip().splitlines()[-1:] or ["no message"]
             raise NasattnError(f"the exported folder {out} cannot be loaded in a clean process: {last[0]}") from None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SPACE_KEYS = ("host", "description", "stages")
 WHERE_KEYS = ("blocks", "position", "shared")  # of every attention, beside its own options
+MOST_COMBINATIONS = 20_000  # of a stage: each is checked before a search begins
 ANY_MASK_LIMIT = 10  # blocks: `blocks: any` stands for 2^blocks - 1 masks
 
 
@@ -253,7 +254,13 @@ def _read_stages(stages: Mapping[Any, Any], host_name: str, source: str) -> tupl
 def _read_choices(choices: Any, where: str, blocks: int) -> tuple[Choice, ...]:
     if not isinstance(choices, dict):
         raise SpaceError(f"{where}: must map attentions to their options, such as `sge: {{groups: [16, 32]}}`, got {choices!r}")
-    return tuple(_read_choice(name, options, where, blocks) for name, options in choices.items())
+    read = tuple(_read_choice(name, options, where, blocks) for name, options in choices.items())
+    combinations = sum(math.prod(len(values) for _, values in choice.options) for choice in read)
+    if combinations > MOST_COMBINATIONS:
+        raise SpaceError(
+            f"{where}: {combinations:,} combinations of options; give fewer values, {MOST_COMBINATIONS:,} combinations at most"
+        )
+    return read
 
 
 def _read_choice(name: Any, options: Any, where: str, blocks: int) -> Choice:

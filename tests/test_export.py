@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 import yaml
 
 from nasattn.errors import NasattnError, UsageError
-from nasattn.export import Exported, _prove, export_placement
+from nasattn.export import WRITTEN, Exported, _prove, export_placement
 from nasattn.hosts import get_host
 from nasattn.search.study import make_config
 from nasattn.store import EvaluationRecord, LatencyRecord, StudyRecord
@@ -71,7 +72,7 @@ def test_the_recipe_builds_the_same_model(exported: Exported) -> None:
 def test_the_card_names_the_figures_and_the_untrained_weights(exported: Exported) -> None:
     card = (exported.folder / "README.md").read_text()
     assert "freshly initialised" in card
-    assert PLACEMENT in card and "1.200x" in card and "0.9000 on digits" in card
+    assert PLACEMENT in card and "1.200x" in card and "0.9000 on `digits`" in card
     assert exported.snippet in card
 
 
@@ -87,3 +88,34 @@ def test_a_folder_that_gives_another_model_is_reported(exported: Exported) -> No
     other = get_host("nasattn_resnet18").build(PLACEMENT, num_classes=10)
     with pytest.raises(NasattnError, match="gives other weights in a clean process"):
         _prove(other, exported.folder, 64)
+
+
+def test_names_of_a_study_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever made the database chose them; they are quoted, and no file is called by them."""
+    monkeypatch.setattr("nasattn.export._prove", lambda model, out, resolution: None)
+    name = "../../evil/\0/etc/passwd` | x\n# evil\n[a](http://evil)"
+    study, trial = records()
+    export_placement(replace(study, name=name, versions={"torch": "`\n# evil"}), trial, None, tmp_path / "here" / "model")
+    written = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    assert written == {f"here/model/{file}" for file in WRITTEN}
+    card = (tmp_path / "here/model/README.md").read_text()
+    assert "`../../evil/\\x00/etc/passwd' / x # evil [a](http://evil)`, trial 7 |" in card
+    assert [line for line in card.splitlines() if line.startswith("#")] == [f"# nasattn_resnet18 with {PLACEMENT}"]
+    assert json.loads((tmp_path / "here/model/config.json").read_text())["nasattn"]["study"] == name
+
+
+def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
+    for name in WRITTEN:
+        folder, victim = tmp_path / name, tmp_path / "victim"
+        folder.mkdir()
+        victim.write_text("mine")
+        (folder / name).symlink_to(victim)
+        with pytest.raises(UsageError, match=f"{name} in it is a link: remove it, or give another folder"):
+            export_placement(*records(), None, folder, force=True)
+        assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["a\0b", "x" * 5_000, "/dev/null/model"])
+def test_what_is_no_folder(out: str) -> None:
+    with pytest.raises(UsageError, match="^--out .*give a"):
+        export_placement(*records(), None, Path(out))

@@ -18,6 +18,7 @@ from torch import nn
 from nasattn.attention.where import EVERYWHERE, Where
 from nasattn.errors import TokenError, did_you_mean
 
+LARGEST = 999_999  # value of an option: a token has at most six digits
 Form = Literal["gate", "branch", "widening", "none"]
 
 
@@ -156,6 +157,8 @@ class Attention:
                 )
             if isinstance(value, bool) or not isinstance(value, int) or value < known[keyword].minimum:
                 raise TokenError(f"attention {name!r}: option {keyword!r} must be an integer >= {known[keyword].minimum}, got {value!r}")
+            if value > LARGEST:
+                raise TokenError(f"attention {name!r}: option {keyword!r} must be an integer <= {LARGEST}, got {value}")
             values[keyword] = value
         for option in definition.options:
             if option.derived is not None and values[option.keyword] == option.derived(values):

@@ -9,6 +9,9 @@ from typing import Any, Self
 
 from nasattn.errors import UsageError, did_you_mean
 
+LARGEST_SIDE = 10_000  # pixels
+LARGEST_COUNT = 1_000_000_000
+
 
 class _Settings:
     """What both have in common: made from a mapping with checked keys, and back."""
@@ -61,6 +64,7 @@ class Fidelity(_Settings):
         for name in ("blocks", "epochs", "rungs"):
             _require_count(name, getattr(self, name))
         _require(isinstance(self.resolution, int) and self.resolution >= 8, "resolution", self.resolution, "an integer >= 8")
+        _require(self.resolution <= LARGEST_SIDE, "resolution", self.resolution, f"at most {LARGEST_SIDE}")
         for name in ("samples", "val_samples"):
             if getattr(self, name) is not None:
                 _require_count(name, getattr(self, name))
@@ -121,6 +125,7 @@ class Recipe(_Settings):
 
 def _require_count(name: str, value: Any) -> None:
     _require(isinstance(value, int) and not isinstance(value, bool) and value >= 1, name, value, "an integer >= 1")
+    _require(value <= LARGEST_COUNT, name, value, f"at most {LARGEST_COUNT:,}")
 
 
 def _require_number(name: str, value: Any, holds: Callable[[float], bool], allowed: str) -> None:

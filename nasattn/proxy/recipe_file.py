@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def read_recipe_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         UsageError: No such file, an unknown key or a value that is not allowed; names the file and the key.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"no recipe file {path}: give a YAML file with the keys fidelity and recipe, as `nasattn tune-proxy` writes it")
     data = read_yaml(path, UsageError)
     for key in data:

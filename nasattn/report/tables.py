@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from nasattn.errors import one_line
 from nasattn.front import FrontMember, claimed_and_honest
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def _study_summary(study: StudyRecord, trials: Sequence[EvaluationRecord]) -> di
     accuracies = [t.accuracy for t in trials if t.state == "COMPLETE" and t.accuracy is not None]
     return {
         "study": study.name,
-        "space": study.config["space_name"],
-        "task": study.config["task"],
+        "space": study.config.get("space_name"),
+        "task": study.config.get("task"),
         "trials": len(trials),
         "complete": len(accuracies),
         "failed": sum(t.state == "FAIL" for t in trials),
@@ -110,7 +111,7 @@ def studies_table(summaries: Sequence[dict[str, Any]]) -> Table:
         caption=None if summaries else "no study yet: begin one with `nasattn search --space resnet50_stages`",
     )
     for s in summaries:
-        table.add_row(*(f"{s[c]:.3f}" if isinstance(s[c], float) else str(s[c] if s[c] is not None else "") for c in columns))
+        table.add_row(*(f"{s[c]:.3f}" if isinstance(s[c], float) else one_line(str(s[c] if s[c] is not None else "")) for c in columns))
     return table
 
 

@@ -13,8 +13,9 @@ from nasattn.latency import RuntimeFailure
 from nasattn.search.cluster import is_joined, quiet_libraries, ray_cluster, workers_with_room
 from nasattn.search.continuing import baselines, enqueue, enter_study, evaluate_again, reconcile
 from nasattn.search.events import Event, SearchNoted, SearchStarted
+from nasattn.search.fingerprint import with_data
 from nasattn.search.ownership import owned
-from nasattn.search.planning import alike_in_proxy, check_buildable, default_workers, load_study_task, worker_resources
+from nasattn.search.planning import alike_in_proxy, check_buildable, default_workers, left_out, load_study_task, worker_resources
 from nasattn.search.study import StudyConfig
 from nasattn.store import EvaluationRecord, Store
 
@@ -89,6 +90,7 @@ def run_search(
     appraiser.check_feasible(config.space)
     task = load_study_task(config)
     config = replace(config, fidelity=replace(config.fidelity, val_samples=len(task.val), samples=len(task.train)))
+    config = with_data(config, task, None if fresh else store.find_study(config.name))
     config = enter_study(config, store, fresh)
     listener = listener or (lambda event: None)
     store.wait_for_outages(lambda line: listener(SearchNoted(line)))
@@ -104,6 +106,8 @@ def run_search(
         workers = config.workers or (None if address is not None or is_joined() else default_workers(config))
         trials = config.trials if retrain is None else search.counted + retrain
         listener(SearchStarted(config.name, trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
+        if note := left_out(task):
+            listener(SearchNoted(note))
         return _run(config, search, workers, address, start, measured_at_end=placements is None)
 
 

@@ -73,6 +73,13 @@ def worker_resources(config: StudyConfig) -> dict[str, float]:
     return {"CPU": 1.0, "GPU": share}
 
 
+def left_out(task: Task) -> str:
+    """A line about images that are broken; empty where none is."""
+    names = ", ".join(task.skipped[:5]) + (", ..." if len(task.skipped) > 5 else "")
+    subject = f"{len(task.skipped)} images" if len(task.skipped) > 1 else "1 image"
+    return f"{subject} could not be decoded and {'are' if len(task.skipped) > 1 else 'is'} left out: {names}" if task.skipped else ""
+
+
 def default_workers(config: StudyConfig) -> int:
     """How many workers this machine has room for: one per CPU, or as many as its GPUs take."""
     if config.device == "cuda":
@@ -97,6 +104,7 @@ def plan(config: StudyConfig, address: str | None = None) -> dict[str, Any]:
         "study": config.name,
         "space": f"{config.space.name}: {config.space.size:,} placements on {config.space.host}, every choice can be built",
         "task": f"{task.name}: {len(task.train):,} training and {len(task.val):,} validation images, {len(task.classes)} classes",
+        "left out": left_out(task) or None,
         "fidelity": config.fidelity.to_dict(),
         "note": alike_in_proxy(config).removeprefix("note: ") or None,
         "recipe": config.recipe.to_dict(),

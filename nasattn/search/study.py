@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -12,7 +13,7 @@ from typing import Any
 
 from nasattn.attention import Attention, Placement
 from nasattn.config import read_yaml
-from nasattn.errors import StudyError, UsageError, did_you_mean
+from nasattn.errors import StudyError, UsageError, did_you_mean, one_line
 from nasattn.hosts import get_host
 from nasattn.hosts.family import StageSlots
 from nasattn.latency import Deployment, check_device
@@ -26,6 +27,7 @@ from nasattn.store.records import StudyRecord
 from nasattn.tasks import TaskRequest, list_tasks
 
 MAX_SEED = 2**31 - 1  # of a database integer
+FIRST_GENERATOR = {"generator": 1}  # trainings on generated images have been known by the task's name alone
 FEWEST_TRIALS = 10  # of a study that certifies its front unasked
 
 
@@ -59,6 +61,7 @@ class StudyConfig:
         max_failures: Share of the trials of one run that may fail, from 0 to 1, once there are some: else the search ends.
         progress_timeout: Seconds after which a trial that has reported nothing counts as hanging and is ended; None: see
             :class:`~nasattn.search.loop.Watchdog`.
+        data: The fingerprint of the task's images, as the driver found them; empty: not known.
     """
 
     space: SearchSpace
@@ -83,6 +86,7 @@ class StudyConfig:
     certify: float = 0.2
     max_failures: float = 0.5
     progress_timeout: float | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, str):
@@ -108,17 +112,19 @@ class StudyConfig:
             raise UsageError(f"halving must be true or false, got {self.halving!r}")
         for name in ("gpus_per_trial", "latency_seconds"):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, (int, float)) or not number > 0:
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < float("inf"):
                 raise UsageError(f"{name} must be a number above 0, got {number!r}")
-        if Path(self.task).is_dir() and self.task not in list_tasks():
+        if os.path.isdir(self.task) and self.task not in list_tasks():
             # the same folder from wherever the study is continued, and for workers, which run elsewhere
             object.__setattr__(self, "task", str(Path(self.task).resolve()))
-        if Path(self.recipe.pretrained).is_file():
+        if os.path.isfile(self.recipe.pretrained):
             object.__setattr__(self, "recipe", self.recipe.changed(pretrained=str(Path(self.recipe.pretrained).resolve())))
+        if not self.name.isprintable():
+            raise UsageError(f"the study's name has characters that cannot be printed, got {self.name!r}: give another by --study")
         if not self.name:
             kind, _, parameter = self.task.partition("/")
             task = f"{kind}-{parameter}" if parameter and kind in list_tasks() else Path(self.task).name or "folder"
-            object.__setattr__(self, "name", f"{self.space.name}-{task}-s{self.seed}")
+            object.__setattr__(self, "name", one_line(f"{self.space.name}-{task}-s{self.seed}"))
 
     def identity(self) -> dict[str, Any]:
         """What a study is: continuing it needs the same space, task, fidelity, recipe, device and seed."""
@@ -143,6 +149,7 @@ class StudyConfig:
             "certify": self.certify,
             "halving": self.halving,
             **{limit.name: str(limit) for limit in self.limits.values()},
+            **({"data": dict(self.data)} if self.data else {}),
         }
 
     @property
@@ -177,9 +184,11 @@ class StudyConfig:
         )
 
     def evaluation_identity(self, placement: str, seed: int | None = None) -> str:
-        """What makes two trainings the same: host, proxy network, task, fidelity, recipe, seed and device. A sha256."""
+        """What makes two trainings the same: host, proxy network, task and its images, fidelity, recipe, seed and device. A sha256."""
         parts = {k: v for k, v in self.identity().items() if k not in ("space", "deployment")}
         parts["seed"] = self.seed if seed is None else seed
+        if self.data and self.data != FIRST_GENERATOR:
+            parts["data"] = self.data.get("digest", self.data.get("generator"))
         text = json.dumps({**parts, "host": self.space.host, "proxy": self.proxy(Placement.parse(placement))}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -243,7 +252,7 @@ def read_study_file(path: Path) -> dict[str, Any]:
         raise StudyError(f"{path}: key 'space' is missing; name a space or a space file")
     if isinstance(data.get("recipe"), str):  # a file, beside this one or as seen from where we are
         beside = path.parent / data["recipe"]
-        data["recipe"] = str(beside if beside.is_file() else data["recipe"])
+        data["recipe"] = str(beside if os.path.isfile(beside) else data["recipe"])
     for key in ("fidelity", "recipe", "deployment"):
         if not isinstance(data.get(key, {}), (dict, str) if key == "recipe" else dict):
             raise StudyError(f"{path}: {key} must be a mapping, got {data[key]!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from nasattn.errors import TaskError, did_you_mean
 from nasattn.tasks import cued_digits, digits, pathfinder  # noqa: F401  (they register themselves)
@@ -40,7 +40,7 @@ def load_task(name: str, request: TaskRequest | None = None) -> Task:
         return torchvision_task(name, request)
     if name.startswith("hfds/"):
         return hfds_task(name, request)
-    if name and Path(name).is_dir():
+    if name and os.path.isdir(name):
         return folder_task(name, request)
     if known:
         raise TaskError(f"task {head} takes no parameter, got {name!r}; write {head}")

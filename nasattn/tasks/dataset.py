@@ -7,6 +7,8 @@ the placements of a search, so its accuracies flatter them; the held-out ones ar
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 
 from nasattn.errors import TaskError
-from nasattn.tasks.cache import decoded
+from nasattn.tasks.cache import checked, decoded, most_left_out, reserve
 from nasattn.tasks.images import Images
 from nasattn.tasks.stream import StreamedSplit, memory_limit
 from nasattn.tasks.task import Split, Task, TaskRequest
@@ -32,7 +34,7 @@ def folder_task(folder: str, request: TaskRequest) -> Task:
     its classes are held out and the other half validates.
 
     Raises:
-        TaskError: No train or val folder, no image in it, classes that differ, or an image that cannot be decoded.
+        TaskError: No train or val folder, no image in it, classes that differ, or more broken images than may be left out.
     """
     train_folder, (val_folder, halved) = _folder_of(folder, "train", TRAIN), _scored_folder(folder, request.held_out)
     train = _open("", train_folder, "train", search_split=False)
@@ -46,7 +48,9 @@ def folder_task(folder: str, request: TaskRequest) -> Task:
             f"task folder {folder}: {name}/ has classes that train/ lacks: {', '.join(sorted(unknown))}; add them to train/ or remove them"
         )
     val = Images.of(_open("", val_folder, "validation", search_split=False, class_map=class_to_idx))
-    return _task(folder, tuple(class_to_idx), Images.of(train), _half(folder, val, request) if halved else val, request)
+    trained = Images.of(train)
+    sources = {"train": trained, "val": val}
+    return _task(folder, tuple(class_to_idx), trained, _half(folder, val, request) if halved else val, request, sources)
 
 
 def torchvision_task(name: str, request: TaskRequest) -> Task:
@@ -65,17 +69,19 @@ def torchvision_task(name: str, request: TaskRequest) -> Task:
             _open(name, folder, split, search_split=False) for folder, split in ((train_folder, "train"), (val_folder, "validation"))
         )
         _require_same_classes(name, train, val)
-        scored = Images.of(val)
-        return _task(name, tuple(train.classes), Images.of(train), _half(name, scored, request) if halved else scored, request)
+        trained, scored = Images.of(train), Images.of(val)
+        sources = {"train": trained, "val": scored}
+        return _task(name, tuple(train.classes), trained, _half(name, scored, request) if halved else scored, request, sources)
     train = _open(name, root, "train")
     images = Images.of(train)
+    sources = {"train": images}
     trained, scored = images.part(VAL_SHARE)
     if request.held_out:
         test = _open(name, root, "validation")
         _require_same_classes(name, train, test)
-        scored = Images.of(test)
+        scored = sources["test"] = Images.of(test)
     classes = getattr(train, "classes", None) or np.unique(images.labels).tolist()
-    return _task(name, tuple(map(str, classes)), trained, scored, request)
+    return _task(name, tuple(map(str, classes)), trained, scored, request, sources)
 
 
 def hfds_task(name: str, request: TaskRequest) -> Task:
@@ -100,8 +106,11 @@ def hfds_task(name: str, request: TaskRequest) -> Task:
         raise TaskError(f"task {name}: no split train, only {', '.join(found)}; choose a dataset with one")
     image_key, label_key, classes = _columns(name, found[splits["train"]].features)
 
+    sources: dict[str, Images] = {}
+
     def images(kind: str) -> Images:
-        return Images.of(_open(name, root, str(splits[kind]), input_key=image_key, target_key=label_key))
+        sources[kind] = Images.of(_open(name, root, str(splits[kind]), input_key=image_key, target_key=label_key))
+        return sources[kind]
 
     trained = images("train")
     if splits["val"] and splits["test"]:
@@ -114,7 +123,7 @@ def hfds_task(name: str, request: TaskRequest) -> Task:
     else:
         trained, others = trained.part(2 * VAL_SHARE)
         scored = _half(name, others, request)
-    return _task(name, classes or tuple(map(str, np.unique(trained.labels).tolist())), trained, scored, request)
+    return _task(name, classes or tuple(map(str, np.unique(trained.labels).tolist())), trained, scored, request, sources)
 
 
 def _load_hub(name: str, root: str | None) -> Any:
@@ -204,25 +213,49 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _task(name: str, classes: tuple[str, ...], train: Images, val: Images, request: TaskRequest) -> Task:
-    train, val = _choose(train, request.samples, request.seed, 0), _choose(val, request.val_samples, request.seed, 1)
-    bytes_each, limit = 3 * request.resolution**2, memory_limit()
-    streamed = (len(train) + len(val)) * bytes_each > limit
-    return Task(
-        name=name,
-        classes=classes,
-        train=_split(train, request.resolution, streamed),
-        val=_split(val, request.resolution, streamed and len(val) * bytes_each > limit),
-    )
+@dataclass(frozen=True)
+class _Chosen:
+    """The images of a split that a request asks for.
+
+    Attributes:
+        images: In an order; more than asked for, in case that some are broken.
+        read: So many of them are needed, the first that can be decoded.
+        kept: So many of these the split holds.
+    """
+
+    images: Images
+    read: int
+    kept: int
 
 
-def _choose(images: Images, samples: int | None, seed: int, key: int) -> Images:
-    """The seed's subset; all images lie in the same order for every seed, so that the decoded ones are shared."""
-    chosen_by = seed if samples is not None and samples < len(images) else 0
-    return images.take(np.random.default_rng((chosen_by, key)).permutation(len(images))[:samples])
+def _task(name: str, classes: tuple[str, ...], train: Images, val: Images, request: TaskRequest, sources: Mapping[str, Images]) -> Task:
+    chosen = _choose(train, request.samples, request.seed, 0), _choose(val, request.val_samples, request.seed, 1)
+    train_bytes, val_bytes = (c.kept * 3 * request.resolution**2 for c in chosen)
+    limit = memory_limit()
+    streamed = train_bytes + val_bytes > limit
+    train_split, skipped = _split(chosen[0], request.resolution, streamed)
+    val_split, val_skipped = _split(chosen[1], request.resolution, streamed and val_bytes > limit)
+    return Task(name=name, classes=classes, train=train_split, val=val_split, skipped=skipped + val_skipped, sources=sources)
 
 
-def _split(images: Images, resolution: int, streamed: bool) -> Split | StreamedSplit:
+def _choose(images: Images, samples: int | None, seed: int, key: int) -> _Chosen:
+    """The seed's subset; all images lie in the same order for every seed, so that the decoded ones are shared.
+
+    Who asks for as many as can be decoded gets the same as who asks for all: a study that found some broken goes on so.
+    """
+    count = len(images)
+    kept = count if samples is None else min(samples, count)
+    whole = kept + most_left_out(count) >= count
+    order = np.random.default_rng((0 if whole else seed, key)).permutation(count)
+    return _Chosen(images.take(order), count, kept) if whole else _Chosen(images.take(order[: kept + reserve(kept)]), kept, kept)
+
+
+def _split(chosen: _Chosen, resolution: int, streamed: bool) -> tuple[Split | StreamedSplit, tuple[str, ...]]:
+    """The split, and the names of images that are left out of it since they cannot be decoded."""
     if streamed:
-        return StreamedSplit(images, resolution)
-    return Split(torch.from_numpy(decoded(images, resolution)), torch.from_numpy(images.labels))
+        found = checked(chosen.images, chosen.read)
+        return StreamedSplit(found.images.take(slice(chosen.kept)), resolution), found.broken.names()
+    found = decoded(chosen.images, resolution, chosen.read)
+    assert found.pixels is not None
+    labels = found.images.labels[: chosen.kept]
+    return Split(torch.from_numpy(found.pixels[: chosen.kept]), torch.from_numpy(labels)), found.broken.names()

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nasattn.errors import TaskError
 
 Ints = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+LONGEST = 64  # times the shorter side; of a longer image only the middle is looked at
+MOST_PIXELS = 89_478_485  # of one image, a quarter of a gigabyte as RGB: where Pillow begins to speak of a decompression bomb
+# what a file may hold, whatever its name says; not among them are those for which Pillow starts another program (EPS: Ghostscript)
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO", "SGI", "PCX", "DDS", "QOI", "DIB")
+
+
+class BrokenImage(TaskError):
+    """The content of an image file cannot be decoded; whoever reads the file again finds the same."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +50,8 @@ class Images:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def take(self, rows: npt.NDArray[Any]) -> Images:
-        """The images of those *rows*, numbers or a mask."""
+    def take(self, rows: npt.NDArray[Any] | slice) -> Images:
+        """The images of those *rows*: numbers, a mask or a slice."""
         return Images(self.dataset, self.indices[rows], self.labels[rows])
 
     def part(self, share: float) -> tuple[Images, Images]:
@@ -57,14 +70,36 @@ class Images:
         """Image *row*, ``(3, R, R)``: the shorter side resized to *resolution*, the centre cut out.
 
         Raises:
-            TaskError: It cannot be decoded; the message names the file.
+            BrokenImage: It cannot be decoded; the message names the file.
+            TaskError: The file cannot be read.
         """
         index = int(self.indices[row])
+        return self._guarded(
+            index, lambda: np.ascontiguousarray(np.asarray(_fit(_read(self.dataset, index), resolution)).transpose(2, 0, 1))
+        )
+
+    def check(self, row: int) -> None:
+        """Decode image *row* as far as it takes to know that it can be. Raises as `pixels` does."""
+        index = int(self.indices[row])
+        self._guarded(index, lambda: _read(self.dataset, index, coarse=True))
+
+    def _guarded(self, index: int, read: Callable[[], T]) -> T:
         try:
-            image = _read(self.dataset, index)
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise TaskError(f"image {self._name(index)} cannot be decoded ({type(error).__name__}); repair or remove it") from None
-        return np.ascontiguousarray(np.asarray(_fit(image, resolution)).transpose(2, 0, 1))
+            return read()
+        except (OSError, MemoryError) as error:
+            if isinstance(error, MemoryError) or error.errno is not None:  # the machine's fault; Pillow's own errors have no number
+                cause = getattr(error, "strerror", None) or type(error).__name__
+                raise TaskError(f"image {self._name(index)} cannot be read: {cause}; mend that and run the same again") from None
+            raise self._broken(index, error) from None
+        except Exception as error:  # decoders raise whatever broken bytes lead them to
+            raise self._broken(index, error) from None
+
+    def _broken(self, index: int, error: Exception) -> BrokenImage:
+        return BrokenImage(f"image {self._name(index)} cannot be decoded ({type(error).__name__}); repair or remove it")
+
+    def names(self) -> tuple[str, ...]:
+        """The files' names, or the images' numbers where they have none."""
+        return tuple(self._name(int(index)) for index in self.indices)
 
     def files(self) -> list[str] | None:
         """The files that decide the pixels; None where they are not known."""
@@ -74,6 +109,13 @@ class Images:
         if hasattr(reader, "samples"):
             return [reader.samples[i][0] for i in self.indices]
         return [file["filename"] for file in reader.dataset.cache_files] or None
+
+    def paths(self) -> tuple[str, list[str]] | None:
+        """The folder that they lie in and the file of each image; None where not every image is a file."""
+        holder = getattr(self.dataset, "reader", None) or self.dataset  # of timm, or one of torchvision's folders
+        if not hasattr(holder, "samples") or not hasattr(holder, "root"):
+            return None
+        return str(holder.root), [str(holder.samples[i][0]) for i in self.indices]
 
     def _name(self, index: int) -> str:
         reader = getattr(self.dataset, "reader", None)
@@ -102,25 +144,54 @@ def _labels(dataset: Any) -> Ints:
     return numbers if numbers.ndim == 1 else numbers[:, 0]  # QMNIST has the class first and then where the digit comes from
 
 
-def _read(dataset: Any, index: int) -> Image.Image:
-    """Image *index* as RGB. timm's own ``dataset[index]`` would silently take the next image for a broken one."""
-    reader = getattr(dataset, "reader", None)
-    if reader is None:
-        return _rgb(dataset[index][0])
-    file, *_ = reader[index]
-    with file, Image.open(file) as image:
+def _read(dataset: Any, index: int, coarse: bool = False) -> Image.Image:
+    """Image *index* as RGB. timm's own ``dataset[index]`` would silently take the next image for a broken one.
+
+    With *coarse* a JPEG is decoded at an eighth of its size; all its bytes are read nevertheless.
+    """
+    reader: Any = getattr(dataset, "reader", None)
+    if reader is None and not hasattr(dataset, "loader"):  # a torchvision dataset that is no folder
+        return _rgb(_not_too_large(dataset[index][0]))
+    samples = getattr(dataset if reader is None else reader, "samples", None)
+    file = _regular_file(samples[index][0]) if samples else reader[index][0]
+    with file, Image.open(file, formats=FORMATS) as image:
+        _not_too_large(image)
+        if coarse:
+            image.draft(None, (1, 1))
         return _rgb(image)
+
+
+def _regular_file(name: str) -> IO[bytes]:
+    if not stat.S_ISREG(os.stat(name).st_mode):  # opening a pipe would wait for ever
+        raise ValueError(f"{name} is no file")
+    return open(name, "rb")
+
+
+def _not_too_large(image: Image.Image) -> Image.Image:
+    """Its header says how large it is; nothing of it has been decoded yet."""
+    if not 0 < image.width * image.height <= MOST_PIXELS:
+        raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+    return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # Pillow would clip 16-bit greys at 255, not scale them
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours, without Pillow's warning
     return image.convert("RGB")
 
 
 def _fit(image: Image.Image, resolution: int) -> Image.Image:
+    short = min(image.size)
+    if max(image.size) > LONGEST * short:  # enlarged whole, an image of one row would fill the memory
+        image = _centre(image, *(min(side, LONGEST * short) for side in image.size))
     scale = resolution / min(image.size)
     width, height = (max(resolution, round(side * scale)) for side in image.size)
-    left, top = (width - resolution) // 2, (height - resolution) // 2
     resized = image.resize((width, height), Image.Resampling.BILINEAR) if image.size != (width, height) else image
-    return resized.crop((left, top, left + resolution, top + resolution))
+    return _centre(resized, resolution, resolution)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))

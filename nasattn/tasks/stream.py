@@ -26,6 +26,9 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "M
 class StreamedSplit:
     """Images and labels of one split, decoded each time they are asked for; otherwise as a `Split`.
 
+    Which images can be decoded is known before (see :func:`nasattn.tasks.cache.checked`), so that every epoch and every worker
+    has the same ones. One that breaks after that ends the training: another image in its place would go unnoticed.
+
     Attributes:
         source: The images on disk.
         resolution: Side of the decoded images in pixels.

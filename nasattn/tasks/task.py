@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from nasattn.errors import TaskError
+from nasattn.tasks.fingerprint import fingerprint_of
+from nasattn.tasks.images import Images
 from nasattn.tasks.stream import StreamedSplit
 
 
@@ -61,16 +64,27 @@ class Task:
         classes: The classes' names, in label order.
         train: What the proxy trains on.
         val: What it is scored on: the validation images, or the test images of a request with `held_out`.
+        skipped: Names of images that cannot be decoded and are left out of both.
+        sources: Of a task that reads its images, all that it may draw from, by the name of their split.
+        version: Of a task that generates its images, raised when the same request shall give others.
     """
 
     name: str
     classes: tuple[str, ...]
     train: Split | StreamedSplit
     val: Split | StreamedSplit
+    skipped: tuple[str, ...] = ()
+    sources: Mapping[str, Images] = field(default_factory=dict)
+    version: int = 1
 
     @property
     def in_chans(self) -> int:
         return self.train.channels
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What its images are (see :func:`nasattn.tasks.fingerprint.fingerprint_of`). Raises TaskError where one has vanished."""
+        return fingerprint_of(self.sources, self.version)
 
 
 @dataclass(frozen=True)

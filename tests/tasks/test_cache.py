@@ -13,6 +13,7 @@ from PIL import Image
 
 from nasattn.errors import TaskError
 from nasattn.tasks import Split, TaskRequest, load_task
+from nasattn.tasks.cache import most_left_out, reserve
 from nasattn.tasks.images import Images
 
 
@@ -90,11 +91,64 @@ def test_a_broken_file_is_replaced(folder: Path, cache: Path, content: bytes | s
 
 
 def test_a_broken_image_leaves_nothing_behind(folder: Path, cache: Path) -> None:
-    (folder / "train/cat/0.png").write_bytes(b"no image")
+    for name in ("cat", "dog"):
+        (folder / f"train/{name}/0.png").write_bytes(b"no image")
     for _ in range(2):
-        with pytest.raises(TaskError, match=f"image {folder}/train/cat/0.png cannot be decoded"):
+        with pytest.raises(TaskError, match="cannot be decoded: 2 of 6, at most 1 may be left out"):
             train(folder)
-    assert not list(cache.glob("*.npy")) and not list(cache.glob("*.part"))
+    assert not [file for file in cache.iterdir() if file.suffix != ".lock"]
+
+
+@pytest.mark.parametrize("samples", [None, 5, 4, 3])
+def test_a_broken_image_is_left_out_by_all_and_read_once(
+    folder: Path, cache: Path, decodings: list[int], monkeypatch: pytest.MonkeyPatch, samples: int | None
+) -> None:
+    """Whoever maps the cached pixels knows which image is missing among them, and that its label goes too."""
+    broken = folder / "train/dog/1.png"
+    broken.write_bytes(b"no image")
+    tasks = [load_task(str(folder), TaskRequest(12, samples)) for _ in range(2)]
+    assert len(decodings) <= 8
+    monkeypatch.setenv("NASATTN_CACHE", "/dev/null")
+    with pytest.warns(UserWarning, match="decoded images cannot be kept"):
+        tasks.append(load_task(str(folder), TaskRequest(12, samples)))
+    for task in tasks:
+        assert isinstance(task.train, Split)
+        assert len(task.train) == (samples or 5)
+        assert task.skipped in ((), (str(broken),)) and task.skipped == tasks[0].skipped
+        assert ((task.train.images[:, 0, 0, 0] >= 200).long() == task.train.labels).all()
+        assert torch.equal(task.train.images, tasks[0].train.images)  # type: ignore[union-attr]
+        assert 201 not in task.train.images[:, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "{}", "[]", '{"looked_at": 6, "broken": [7]}', '{"looked_at": 6, "broken": [true]}', '{"looked_at": 6, "broken": []}'],
+)
+def test_pixels_without_their_list_are_not_believed(folder: Path, cache: Path, content: str | None) -> None:
+    (folder / "train/dog/1.png").write_bytes(b"no image")
+    good = train(folder)
+    for file in cache.glob("*.json"):
+        file.unlink() if content is None else file.write_text(content)
+    again = train(folder)
+    assert torch.equal(again.images, good.images) and torch.equal(again.labels, good.labels)
+
+
+def test_who_asks_for_what_was_found_gets_the_same(folder: Path, decodings: list[int]) -> None:
+    """A study that found one image broken records how many it has; with that number its workers and its next run come."""
+    (folder / "train/dog/1.png").write_bytes(b"no image")
+    for seed in (0, 3):
+        found = train(folder, seed=seed)
+        again = train(folder, samples=len(found), seed=seed)
+        assert torch.equal(found.images, again.images) and torch.equal(found.labels, again.labels)
+    assert len(decodings) == 8
+
+
+def test_enough_are_at_hand_to_replace_the_broken_ones() -> None:
+    """Of one in a hundred broken images, as many sound ones are found as are wanted."""
+    for wanted in (1, 2, 50, 99, 100, 101, 150, 8_000, 50_000):
+        at_hand = wanted + reserve(wanted)
+        assert at_hand - most_left_out(at_hand) >= wanted
+    assert [most_left_out(n) for n in (0, 1, 2, 199, 200, 1_000)] == [0, 0, 1, 1, 2, 10]
 
 
 def test_a_cache_that_cannot_be_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -136,14 +135,14 @@ def test_held_out_images_lie_in_test(tmp_path: Path) -> None:
     assert sorted(zip(greys(held_out.val.images), held_out.val.labels.tolist(), strict=True)) == [(50, 0), (150, 1)]
     assert torch.equal(plain.train.images, held_out.train.images) and torch.equal(plain.train.labels, held_out.train.labels)
 
-    file = tmp_path / "test/cat/0.png"
-    file.write_bytes(b"no image")
+    for file in (tmp_path / "test").rglob("*.png"):
+        file.write_bytes(b"no image")
     save(picture(1), tmp_path, "test", "cow", "0.png")
     assert len(load_task(str(tmp_path), TaskRequest(12)).val) == 4
     with pytest.raises(TaskError, match="test/ has classes that train/ lacks: cow"):
         load_task(str(tmp_path), TaskRequest(12, held_out=True))
     (tmp_path / "test/cow/0.png").unlink()
-    with pytest.raises(TaskError, match=f"image {file} cannot be decoded"):
+    with pytest.raises(TaskError, match=f"images {tmp_path}/test/.*png cannot be decoded: 2 of 2, at most 1 may be left out"):
         load_task(str(tmp_path), TaskRequest(12, held_out=True))
 
 
@@ -172,19 +171,6 @@ def test_nothing_to_hold_out(tmp_path: Path) -> None:
     assert len(load_task(str(tmp_path)).val) == 2
     with pytest.raises(TaskError, match="no images to hold out: each class has one validation image; put others into test/"):
         load_task(str(tmp_path), TaskRequest(held_out=True))
-
-
-def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
-    """timm would take the next image in its place, with the wrong label in the best case unnoticed."""
-    file = fill(tmp_path) / "train/dog/2.png"
-    whole = file.read_bytes()
-    for broken in (b"", b"no image", whole[: len(whole) // 2]):
-        file.write_bytes(broken)
-        message = refused(tmp_path)
-        assert f"image {file} cannot be decoded" in message and message.endswith("repair or remove it")
-    header = struct.pack(">II", 100_000, 100_000)  # a bomb: it claims ten thousand million pixels
-    file.write_bytes(whole[:16] + header + whole[24:])
-    assert f"image {file} cannot be decoded" in refused(tmp_path)
 
 
 def test_a_missing_split(tmp_path: Path) -> None:

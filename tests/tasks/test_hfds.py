@@ -96,7 +96,7 @@ def test_a_broken_image_is_named(data: Path) -> None:
     load(folder)
     for file in folder.rglob("*.png"):
         file.write_bytes(b"no image")
-    with pytest.raises(TaskError, match=f"image {folder}/train/.*png cannot be decoded"):
+    with pytest.raises(TaskError, match=f"images {folder}/train/.*png cannot be decoded: 3 of 3, at most 1 may be left out"):
         load(folder, samples=2)
 
 

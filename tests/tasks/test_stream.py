@@ -12,6 +12,7 @@ from PIL import Image
 from nasattn.errors import TaskError
 from nasattn.tasks import Split, StreamedSplit, Task, TaskRequest, load_task
 from nasattn.tasks import stream as stream_module
+from nasattn.tasks.images import Images
 from nasattn.tasks.stream import memory_limit
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on a machine of one processor
@@ -56,18 +57,39 @@ def test_the_same_images_in_the_given_order(folder: Path, monkeypatch: pytest.Mo
     assert torch.equal(streamed.train.sample(100), resident.train.sample(100))
 
 
-def test_nothing_is_kept_on_disk(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pixels_are_kept_on_disk(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NASATTN_TASK_MEMORY", "1KB")
     load_task(str(folder), TaskRequest(12)).train.sample(3)
-    assert not list(cache.iterdir())
+    assert {file.suffix for file in cache.iterdir()} == {".json", ".lock"}
+    assert sum(file.stat().st_size for file in cache.iterdir()) < 200
 
 
-def test_a_broken_image_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_broken_images_are_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by decoding each image once; the next worker reads the list of them."""
+    broken = folder / "train/dog/7.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    resident, streamed = both(folder, monkeypatch)
+    assert resident.skipped == streamed.skipped == (str(broken),)
+    assert len(streamed.train) == len(resident.train) == 29
+    assert torch.equal(streamed.train.sample(29), resident.train.sample(29)) and torch.equal(streamed.train.labels, resident.train.labels)
+    monkeypatch.setattr(Images, "check", lambda self, row: pytest.fail("decoded again"))
+    assert load_task(str(folder), TaskRequest(12)).skipped == (str(broken),)
+
+
+def test_too_many_broken_images_end_it_before_it_begins(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NASATTN_TASK_MEMORY", "1KB")
+    for i in range(5):
+        (folder / f"train/dog/{i}.jpg").write_bytes(b"no image")
+    with pytest.raises(TaskError, match=r"images .*, .*, .* and 2 more cannot be decoded: 5 of 30, at most 1 may be left out"):
+        load_task(str(folder), TaskRequest(12))
+
+
+def test_an_image_that_breaks_later_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """timm's own dataset would take the next image; and a worker's traceback is not for users."""
     monkeypatch.setenv("NASATTN_TASK_MEMORY", "1KB")
     file = folder / "train/dog/7.jpg"
-    file.write_bytes(file.read_bytes()[:100])
     split = load_task(str(folder), TaskRequest(12)).train
+    file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(TaskError) as caught:
         list(split.batches(torch.arange(30), 10))
     assert str(caught.value).startswith(f"image {file} cannot be decoded") and "\n" not in str(caught.value)

@@ -116,8 +116,8 @@ def test_an_image_folder(data: Path) -> None:
     (data / "val/blue").rename(data / "val/red")
     for i in range(2):
         (data / f"val/red/{i}.png").write_bytes(b"no image")
-    with pytest.raises(TaskError, match=rf"image {data}/val/red/\d.png cannot be decoded"):
-        load_task("torch/image_folder")
+    (skipped,) = load_task("torch/image_folder").skipped
+    assert skipped in {f"{data}/val/red/{i}.png" for i in range(2)}
 
 
 @pytest.mark.parametrize(

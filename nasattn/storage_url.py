@@ -1,0 +1,39 @@
+"""The database's URL as a user gives it: refused where its password stands in a place that messages would show."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError
+
+from nasattn.errors import StorageError
+
+SECRETS = ("password", "passwd", "passphrase", "pwd", "secret", "token")  # parts of a parameter's name
+
+
+def check_storage(url: str) -> str:
+    """*url*, if its password, where it has one, stands before the host: there it is never shown.
+
+    Raises:
+        StorageError: A parameter behind the ``?`` is a password, or a character of the password is not escaped, so that what
+            follows it is taken for the host; or an SQLite file is written as if it were a host. The message holds nothing of the URL.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (ArgumentError, ValueError):  # whoever opens the database says so
+        return url
+    hidden = [name for name, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True) if any(s in name.lower() for s in SECRETS)]
+    if hidden:
+        raise StorageError(
+            "the storage URL has a password behind its `?`, where messages would show it: write it as USER:PASSWORD@HOST, or set PGPASSWORD"
+        )
+    if parsed.get_backend_name() == "sqlite" and (parsed.host or parsed.username or parsed.password or parsed.port):
+        raise StorageError(
+            "the storage URL of an SQLite file has three slashes before the path, as in sqlite:///nasattn.db, and names no user"
+        )
+    if parsed.get_backend_name() != "sqlite" and "@" in f"{parsed.host}{parsed.database}":
+        raise StorageError(
+            "the storage URL has an @ too many: in a user name or password write @ as %40, : as %3A, / as %2F, ? as %3F and % as %25"
+        )
+    return url
