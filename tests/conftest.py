@@ -1,6 +1,9 @@
-"""What all tests share: one thread, caches of their own, and an attention that cannot run."""
+"""What all tests share: one thread, a temporary folder a process, caches of their own, and an attention that cannot run."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from nasattn.attention import register_attention, token
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    # a folder of its own for the lease of the device: else tests beside each other would wait for each other's measurements
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"{worker}-")
+    tempfile.tempdir = None
+    atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
 
 # small tensors gain nothing from a second thread, and on a busy machine waiting for it costs most of the time
 torch.set_num_threads(1)
