@@ -107,9 +107,9 @@ def read_yaml(path: Path, error: type[UsageError]) -> dict[str, Any]:
         raise error(f"{path}:{line} not valid YAML: {what}") from None
     except RecursionError:
         raise error(f"{path}: nested too deeply; write it flatter") from None
-    except (
-        Exception
-    ) as problem:  # PyYAML lets through what odd values lead it to: a ValueError for 2024-13-01, a KeyError for !!bool perhaps
+    except ValueError as problem:  # such as an impossible date, 2024-13-01
+        raise error(f"{path}: not valid YAML: {problem}") from None
+    except Exception as problem:  # PyYAML lets through what odd values lead it to, such as a KeyError for `!!bool perhaps`
         raise error(f"{path}: not valid YAML: {type(problem).__name__}: {problem}") from None
     if not isinstance(data, dict):
         raise error(f"{path}: must hold a mapping of keys to values, got {type(data).__name__}")

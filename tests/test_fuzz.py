@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import timm
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -95,8 +95,11 @@ def told(read: Callable[[], T]) -> T | None:
     """What *read* gives, or None where it says in one line what is wrong."""
     begun = time.process_time()
     try:
-        return read()
+        result = read()
+        event("works")
+        return result
     except NasattnError as error:
+        event(f"refused: {type(error).__name__}")
         message = str(error)
         assert isinstance(error, UsageError) and message and message.isprintable() and len(message) <= LONGEST + 10
         return None
