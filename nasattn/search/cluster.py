@@ -70,7 +70,7 @@ def ray_cluster(address: str | None, workers: int | None) -> Iterator[dict[str, 
         try:
             # without an address Ray would join what RAY_ADDRESS says, or what else runs on this machine
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **(local if address is None else {}))
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except Exception as error:  # Ray raises bare Exceptions, too, as when a node takes too long to start
             raise NasattnError(_not_joined(address, str(error))) from None
     # Ray prints a dead worker's obituary to stdout, where results go; the trial's reason says the same
     ray._private.worker._worker_logs_enabled = False

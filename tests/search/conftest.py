@@ -37,6 +37,13 @@ def ray_session() -> Iterator[None]:
     quiet_libraries()
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, object_store_memory=100 * 1024 * 1024)
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100 * 1024 * 1024,
+    )
     yield
     ray.shutdown()

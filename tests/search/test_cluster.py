@@ -142,6 +142,7 @@ def test_a_plan_leaves_the_number_of_workers_to_the_cluster(space_file: str) -> 
     assert plan(configure(space_file, workers=3), "auto")["workers"] == 3
 
 
+@pytest.mark.slow
 def test_a_cluster_is_joined_after_a_look_at_its_nodes(two_nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with ray_cluster(two_nodes.address, None) as options:
         assert options["runtime_env"]["env_vars"]["GLIBC_TUNABLES"]
