@@ -47,7 +47,7 @@ from nasattn.report.faults import faults  # noqa: E402
 from nasattn.search.driver import SearchResult, run_search  # noqa: E402
 from nasattn.search.events import Event, SearchNoted, TrialFinished  # noqa: E402
 from nasattn.search.study import StudyConfig, make_config  # noqa: E402
-from nasattn.store import Store  # noqa: E402
+from nasattn.store import EvaluationRecord, State, Store  # noqa: E402
 
 SPACE = """
 host: nasattn_resnet18
@@ -121,24 +121,32 @@ def audit(url: str, told: dict[int, Any], log: Path) -> Figures:
         log: Of trainings that ended.
     """
     store = Store(url)
-    evaluations = store.evaluations(STUDY)
-    now = {e.trial: e.accuracy for e in evaluations if e.state == "COMPLETE"}
+    trials = store.evaluations(STUDY)
+    now = {e.trial: e.accuracy for e in trials if e.state == "COMPLETE"}
     states = Counter(t.state.name for t in optuna.load_study(study_name=STUDY, storage=store.optuna).get_trials())
-    own = Counter(e.identity for e in evaluations if e.state == "COMPLETE" and e.reused_from is None)
+    own = Counter(e.identity for e in trials if e.state == "COMPLETE" and e.reused_from is None)
     ends = Counter(log.read_text().split()) if log.exists() else Counter()
     return {
-        "trials": sum(e.is_own_trial for e in evaluations),
+        "trials": sum(e.is_own_trial for e in trials),
         "told": len(told),
         "lost": sum(now.get(trial) != value for trial, value in told.items()),
-        "running": sum(e.state == "RUNNING" for e in evaluations) + states["RUNNING"],
+        "running": sum(e.state == "RUNNING" for e in trials) + states["RUNNING"],
         "trained_twice": sum(n > 1 for n in own.values()),
         "ended_twice_on_workers": sum(n > 1 for n in ends.values()),  # killed between a training's end and its telling
     }
 
 
+def evaluations(url: str, state: State | None = None) -> list[EvaluationRecord]:
+    """What another process reads now; none before the study is begun."""
+    store = Store(url)
+    found = store.evaluations(STUDY, state) if any(s.name == STUDY for s in store.studies()) else []
+    store.engine.dispose()
+    return found
+
+
 def complete(url: str) -> dict[int, Any]:
-    """What is told now, as another process reads it."""
-    return {e.trial: e.accuracy for e in Store(url).evaluations(STUDY) if e.state == "COMPLETE"}
+    """The values that are told now."""
+    return {e.trial: e.accuracy for e in evaluations(url, "COMPLETE")}
 
 
 def drive(folder: Path, url: str, trials: int, seconds: float) -> subprocess.Popen[bytes]:
@@ -157,27 +165,23 @@ def kill_rounds(folder: Path, url: str, rounds: int, trials: int = 40) -> Figure
         if rng.random() < 0.2:  # while it starts
             time.sleep(rng.uniform(0, 10))
         else:
-            _wait_for_work(url, driver)
-            time.sleep(rng.uniform(0, 2.5))
+            wait_for_told(url, driver, len(told) + rng.randint(0, 3))
+            time.sleep(rng.uniform(0, 1.5))
         early += driver.poll() is not None
         driver.kill()
         driver.wait()
-        told |= complete(url) if _has_study(url) else {}
+        told |= complete(url)
     failed = drive(folder, url, trials, 1.0).wait()
     return {"rounds": rounds, "ended_before_the_kill": early, "last_exit": failed} | audit(url, told, folder / "ends.log")
 
 
-def _has_study(url: str) -> bool:
-    return any(s.name == STUDY for s in Store(url).studies())
-
-
-def _wait_for_work(url: str, driver: subprocess.Popen[bytes]) -> None:
-    """Until this run has begun a trial."""
-    deadline, before = time.monotonic() + 120, len(Store(url).evaluations(STUDY)) if _has_study(url) else 0
+def wait_for_told(url: str, driver: subprocess.Popen[bytes], number: int) -> None:
+    """Until so many trials are told, and one more is under way."""
+    deadline = time.monotonic() + 120
     while driver.poll() is None and time.monotonic() < deadline:
-        if _has_study(url) and len(Store(url).evaluations(STUDY)) > before:
+        if len(complete(url)) >= number and evaluations(url, "RUNNING"):
             return
-        time.sleep(0.2)
+        time.sleep(0.1)
 
 
 def part_driver(folder: Path, rounds: int) -> Figures:
