@@ -7,15 +7,17 @@ reports stay until whoever told the result removes them: a driver killed just be
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nasattn.errors import UsageError
 from nasattn.proxy.trainer import ProxyTraining, TrainingReport
 
 ENVIRONMENT = "NASATTN_CHECKPOINTS"
@@ -26,51 +28,70 @@ class Checkpoints:
     """The folder of checkpoints: one file per identity.
 
     Args:
-        folder: Where they lie; by default the environment's NASATTN_CHECKPOINTS, else ``nasattn/checkpoints`` in the user's
-            cache. On a cluster a trial can go on elsewhere only if all nodes see this folder.
+        folder: Where they lie, a path or any URL that fsspec knows, such as ``s3://bucket/checkpoints``; by default the
+            environment's NASATTN_CHECKPOINTS, else ``nasattn/checkpoints`` in the user's cache. On a cluster a trial can go on
+            elsewhere only if all nodes see this folder.
+
+    Raises:
+        UsageError: A URL of a kind that fsspec does not know, or whose package is not installed.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
+        import fsspec
+
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        self.folder = Path(folder or os.environ.get(ENVIRONMENT) or Path(cache) / "nasattn" / "checkpoints")
+        place = str(folder or os.environ.get(ENVIRONMENT) or Path(cache) / "nasattn" / "checkpoints")
+        try:
+            self._files, self.folder = fsspec.core.url_to_fs(place)
+        except (ValueError, ImportError) as error:
+            raise UsageError(
+                f"checkpoints cannot be kept in {place}: {error}; set {ENVIRONMENT} to a folder, or a URL that fsspec knows"
+            ) from None
 
     def save(self, identity: str, state: dict[str, Any]) -> None:
         """Replace the checkpoint of *identity* by *state*: tensors and plain values. It is there whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{identity}.{os.getpid()}.partial"
+        self._files.makedirs(self.folder, exist_ok=True)
+        content = io.BytesIO()
+        torch.save(state, content)
+        partial = f"{self.folder}/{identity}.{os.getpid()}.partial"
         try:
-            torch.save(state, partial)
-            partial.replace(self._file(identity))
-        finally:
-            partial.unlink(missing_ok=True)
+            self._files.pipe_file(partial, content.getvalue())
+            self._files.mv(partial, self._file(identity))
+        except BaseException:
+            with suppress(Exception):
+                self._files.rm(partial)
+            raise
 
     def load(self, identity: str) -> dict[str, Any] | None:
         """The state of *identity*, or None; a file that cannot be read counts as none. Nothing in it is executed."""
         try:
-            state = torch.load(self._file(identity), map_location="cpu", weights_only=True)
+            content = io.BytesIO(self._files.cat_file(self._file(identity)))
+            state = torch.load(content, map_location="cpu", weights_only=True)
         except Exception:  # torch raises whatever the broken bytes lead it to
             return None
         return state if isinstance(state, dict) else None
 
     def remove(self, identity: str) -> None:
-        """Forget the checkpoint of *identity*, if there is one."""
-        self._file(identity).unlink(missing_ok=True)
+        """Forget the checkpoint of *identity*, if there is one that can be reached; what stays is pruned some day."""
+        with suppress(OSError):
+            self._files.rm(self._file(identity))
 
     def prune(self, days: float = KEPT_DAYS) -> None:
         """Remove what is older than *days*."""
-        for file in self.folder.glob("*.p*t*"):
-            with suppress(OSError):
-                if time.time() - file.stat().st_mtime > days * 86400:
-                    file.unlink()
+        with suppress(OSError):
+            for file in self._files.glob(f"{self.folder}/*.p*t*"):
+                with suppress(OSError, NotImplementedError):  # a store that keeps no times
+                    if time.time() - self._files.modified(file).timestamp() > days * 86400:
+                        self._files.rm(file)
 
-    def _file(self, identity: str) -> Path:
-        return self.folder / f"{identity}.pt"
+    def _file(self, identity: str) -> str:
+        return f"{self.folder}/{identity}.pt"
 
 
 class CheckpointedTraining:
     """A training that goes on from its checkpoint and leaves one after every report.
 
-    One that had ended gives its reports once more, without any training.
+    One that had ended gives its reports once more, without any training. One whose checkpoint cannot be kept says so in its notes.
 
     Args:
         training: Just begun.
@@ -104,7 +125,10 @@ class CheckpointedTraining:
         report = self.training.step()
         self.reports.append(asdict(report))
         state = None if self.training.done else self.training.state()
-        self.checkpoints.save(self.identity, {"training": state, "reports": self.reports, **self.circumstances})
+        try:
+            self.checkpoints.save(self.identity, {"training": state, "reports": self.reports, **self.circumstances})
+        except Exception as error:  # a full disk, a store that cannot be reached: the training needs no checkpoint to go on
+            return replace(report, notes=(*report.notes, f"no checkpoint could be kept: {type(error).__name__}: {error}"))
         return report
 
 

@@ -215,7 +215,7 @@ class Workers:
 
 
 def train_all(search: Search, workers: Workers) -> bool:
-    """Train what *search* gives until it has nothing more. False when interrupted (Ctrl-C): what trained then is left to the caller."""
+    """Train what *search* gives until it has nothing more. False when interrupted (Ctrl-C, SIGTERM): what trained then is left to the caller."""
     with _interruption() as interrupted:
         try:
             while not interrupted.is_set():
@@ -254,19 +254,24 @@ def _cause(error: RayError) -> str:
 
 @contextmanager
 def _interruption() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C, so that nothing is left half written; the second one breaks off."""
+    """Set by the first Ctrl-C or SIGTERM, so that nothing is left half written; the second one breaks off."""
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def interrupt(number: int, frame: Any) -> None:
         interrupted.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    signal.signal(signal.SIGINT, interrupt)
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

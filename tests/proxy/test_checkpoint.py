@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nasattn.errors import UsageError
 from nasattn.proxy import CheckpointedTraining, Checkpoints, Fidelity, ProxyJob, ProxyTraining, Recipe, TrainingReport
 from nasattn.tasks import Split, Task, TaskRequest, load_task
 
@@ -62,7 +63,7 @@ def test_from_every_report_it_goes_on_to_the_same_result(digits: Task, checkpoin
         assert again.training.seconds > 0
         assert figures(finish(again)) == whole[stop:]
         checkpoints.remove("identity")
-        assert list(checkpoints.folder.iterdir()) == []  # nothing else is left
+        assert list(Path(checkpoints.folder).iterdir()) == []  # nothing else is left
 
 
 def test_one_that_has_ended_is_not_trained_again(digits: Task, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +114,7 @@ while not training.done:
 @pytest.mark.parametrize("damage", ["cut", "garbage", "other"])
 def test_a_broken_checkpoint_is_no_checkpoint(digits: Task, checkpoints: Checkpoints, damage: str) -> None:
     begin(digits, checkpoints).step()
-    (file,) = checkpoints.folder.iterdir()
+    (file,) = Path(checkpoints.folder).iterdir()
     content = file.read_bytes()
     if damage == "other":
         torch.save([1, 2], file)
@@ -127,8 +128,8 @@ def test_nothing_in_a_checkpoint_is_executed(checkpoints: Checkpoints, tmp_path:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.mkdir, (str(tmp_path / "executed"),)
 
-    checkpoints.folder.mkdir()
-    torch.save({"training": Payload()}, checkpoints.folder / "identity.pt")
+    Path(checkpoints.folder).mkdir()
+    torch.save({"training": Payload()}, Path(checkpoints.folder) / "identity.pt")
     assert checkpoints.load("identity") is None
     assert not (tmp_path / "executed").exists()
 
@@ -149,14 +150,39 @@ def test_old_checkpoints_are_removed(checkpoints: Checkpoints) -> None:
     checkpoints.save("old", {})
     checkpoints.save("new", {})
     long_ago = time.time() - 8 * 86400
-    os.utime(checkpoints.folder / "old.pt", (long_ago, long_ago))
+    os.utime(Path(checkpoints.folder) / "old.pt", (long_ago, long_ago))
     checkpoints.prune()
-    assert [f.name for f in checkpoints.folder.iterdir()] == ["new.pt"]
+    assert [f.name for f in Path(checkpoints.folder).iterdir()] == ["new.pt"]
 
 
 def test_where_they_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("NASATTN_CHECKPOINTS", raising=False)
-    assert Checkpoints().folder == tmp_path / "cache" / "nasattn" / "checkpoints"
+    assert Checkpoints().folder == str(tmp_path / "cache" / "nasattn" / "checkpoints")
     monkeypatch.setenv("NASATTN_CHECKPOINTS", str(tmp_path / "shared"))
-    assert Checkpoints().folder == tmp_path / "shared"
+    assert Checkpoints().folder == str(tmp_path / "shared")
+
+
+def test_a_folder_on_another_store(digits: Task) -> None:
+    """Any URL of fsspec; here one that needs no server."""
+    checkpoints = Checkpoints("memory://shared/checkpoints")
+    interrupted = begin(digits, checkpoints)
+    first = [interrupted.step(), interrupted.step()]
+    assert figures(first + finish(begin(digits, checkpoints))) == figures(finish(ProxyTraining(JOB, digits)))
+    checkpoints.prune()
+    assert checkpoints.load("identity") is not None
+    checkpoints.prune(days=0)
+    assert checkpoints.load("identity") is None
+    checkpoints.remove("identity")
+
+
+def test_a_url_that_is_none() -> None:
+    with pytest.raises(UsageError, match="set NASATTN_CHECKPOINTS to a folder, or a URL that fsspec knows"):
+        Checkpoints("nostore://bucket/x")
+
+
+def test_a_training_goes_on_without_a_checkpoint_where_none_can_be_kept(digits: Task, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    reports = finish(begin(digits, Checkpoints(tmp_path / "file")))
+    assert figures(reports) == figures(finish(ProxyTraining(JOB, digits)))
+    assert all(len(r.notes) == 1 and r.notes[0].startswith("no checkpoint could be kept: FileExistsError") for r in reports)

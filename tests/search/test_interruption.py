@@ -28,7 +28,7 @@ run_search(configure(sys.argv[1], trials=6), sys.argv[2], start=start_slow)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_driver_leaves_nothing_running(tmp_path: Path, space_file: str, how: signal.Signals) -> None:
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     root = Path(__file__).parents[2]
