@@ -356,6 +356,24 @@ def dashboard(
 
 
 @app.command()
+def doctor(storage: options.StorageOption = None, as_json: options.JsonOption = False) -> None:
+    """Say what this machine has of what a search needs, and how to get what is missing. Exit code 1: a search cannot run."""
+    from nasattn.api import default_storage
+    from nasattn.doctor import examine
+
+    findings = []
+    for finding in examine(default_storage(storage)):
+        findings.append(finding)
+        if not as_json:
+            mark = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}[finding.state]
+            print(f"{mark}  {finding.name:18} {finding.found}{'; ' + finding.remedy if finding.remedy else ''}", flush=True)
+    if as_json:
+        print(json.dumps([f.to_dict() for f in findings], indent=2))
+    if problems := [f.name for f in findings if f.state == "problem"]:
+        raise NasattnError(f"a search cannot run here: {', '.join(problems)}; see above what to do")
+
+
+@app.command()
 def latency(
     host: options.HostArgument = None,
     placement: options.PlacementArgument = None,
