@@ -42,7 +42,7 @@ quiet_libraries()
 import optuna  # noqa: E402
 
 from nasattn.front import front  # noqa: E402
-from nasattn.proxy import ProxyJob, TrainingReport  # noqa: E402
+from nasattn.proxy import CheckpointedTraining, Checkpoints, ProxyJob, TrainingReport  # noqa: E402
 from nasattn.report.faults import faults  # noqa: E402
 from nasattn.search.driver import SearchResult, run_search  # noqa: E402
 from nasattn.search.events import Event, SearchNoted, TrialFinished  # noqa: E402
@@ -60,7 +60,7 @@ Figures = dict[str, Any]
 
 
 class Scripted:
-    """A training of REPORTS reports that lasts *seconds* and may fail by its placement's own luck.
+    """A training of REPORTS reports that lasts *seconds* and may fail by its placement's own luck; checkpointed as real ones are.
 
     Args:
         job: Whose placement decides.
@@ -70,6 +70,7 @@ class Scripted:
     """
 
     def __init__(self, job: ProxyJob, identity: str, seconds: float, shares: dict[str, float], log: str) -> None:
+        self.job, self.train, self.val, self.scale = job, (), (), ()  # what a checkpoint is compared by
         self.identity, self.seconds, self.log, self.number = identity, seconds, log, 0
         self.luck = int(hashlib.sha256(job.placement.encode()).hexdigest(), 16) % 10_000 / 10_000
         self.fate, limit = "", 0.0
@@ -82,6 +83,12 @@ class Scripted:
     @property
     def done(self) -> bool:
         return self.number >= REPORTS
+
+    def state(self) -> dict[str, Any]:
+        return {"number": self.number}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        self.number = state["number"]
 
     def step(self) -> TrainingReport:
         time.sleep(self.seconds / REPORTS)
@@ -100,8 +107,11 @@ class Scripted:
         )
 
 
-def start(job: ProxyJob, task: str, identity: str, seconds: float = 0.0, shares: dict[str, float] | None = None, log: str = "") -> Scripted:
-    return Scripted(job, identity, seconds, shares or {}, log)
+def start(
+    job: ProxyJob, task: str, identity: str, seconds: float = 0.0, shares: dict[str, float] | None = None, log: str = ""
+) -> CheckpointedTraining:
+    training: Any = Scripted(job, identity, seconds, shares or {}, log)
+    return CheckpointedTraining(training, identity, Checkpoints())
 
 
 def configure(folder: Path, trials: int, **settings: Any) -> StudyConfig:
@@ -132,7 +142,7 @@ def audit(url: str, told: dict[int, Any], log: Path) -> Figures:
         "lost": sum(now.get(trial) != value for trial, value in told.items()),
         "running": sum(e.state == "RUNNING" for e in trials) + states["RUNNING"],
         "trained_twice": sum(n > 1 for n in own.values()),
-        "ended_twice_on_workers": sum(n > 1 for n in ends.values()),  # killed between a training's end and its telling
+        "ended_twice_on_workers": sum(n > 1 for n in ends.values()),  # killed between a training's end and its checkpoint
     }
 
 
@@ -381,6 +391,7 @@ def main() -> None:
     figures: Figures = {}
     for part in chosen.parts:
         with tempfile.TemporaryDirectory(prefix=f"faults-{part}-") as folder:
+            os.environ["NASATTN_CHECKPOINTS"] = f"{folder}/checkpoints"
             figures[part] = PARTS[part](Path(folder), chosen.rounds)
         print(part, json.dumps(figures[part]), flush=True)
     print(json.dumps(figures))

@@ -66,10 +66,16 @@ def ray_cluster(address: str | None, workers: int | None) -> Iterator[dict[str, 
     if owned and address is not None:
         check_reachable(address)
     if owned:
-        local: dict[str, Any] = {"num_cpus": workers or 1, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
-            # without an address Ray would join what RAY_ADDRESS says, or what else runs on this machine
-            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **(local if address is None else {}))
+            if address is not None:
+                ray.init(address, **quiet)
+            else:
+                with _on_loopback() as options:
+                    # without "local" Ray would join what RAY_ADDRESS says, or what else runs on this machine
+                    ray.init(
+                        "local", num_cpus=workers or 1, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options, **quiet
+                    )
         except Exception as error:  # Ray raises bare Exceptions, too, as when a node takes too long to start
             raise NasattnError(_not_joined(address, str(error))) from None
     # Ray prints a dead worker's obituary to stdout, where results go; the trial's reason says the same
@@ -82,6 +88,22 @@ def ray_cluster(address: str | None, workers: int | None) -> Iterator[dict[str, 
         ray._private.worker._worker_logs_enabled = True
         if owned:
             ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[dict[str, Any]]:
+    """Options for `ray.init` under which a Ray of this machine alone listens on its loopback interface alone.
+
+    Ray offers none: it replaces 127.0.0.1 by the machine's address, and then listens on all interfaces.
+    """
+    from ray._private import services
+
+    replace = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield {"_node_ip_address": "127.0.0.1"}
+    finally:
+        services.resolve_ip_for_localhost = replace
 
 
 def actor_environment() -> dict[str, str]:

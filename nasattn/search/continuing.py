@@ -47,6 +47,7 @@ def reconcile(store: Store, study_name: str) -> None:
     from optuna.trial import TrialState
 
     from nasattn.search.ledger import enqueue_again
+    from nasattn.search.sampling.history import INTERRUPTED
 
     for record in store.evaluations(study_name, state="RUNNING"):
         if record.id is not None:
@@ -56,6 +57,7 @@ def reconcile(store: Store, study_name: str) -> None:
     study = optuna.load_study(study_name=study_name, storage=store.optuna)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         store.optuna.set_trial_user_attr(trial._trial_id, "reason", "the driver ended during this trial; its placement is queued again")
+        store.optuna.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
         study.tell(trial.number, state=TrialState.FAIL)
         enqueue_again(study, trial)
 

@@ -15,6 +15,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nasattn.search.events import Event, TrialFinished, TrialReported, TrialStarted
+from nasattn.search.sampling.history import INTERRUPTED
 from nasattn.store import EvaluationRecord, State, Store
 
 FORCED = "forced_placement"  # user attribute of an enqueued trial whose placement the space does not list
@@ -174,6 +175,8 @@ class Ledger:
             self.study.tell(trial, [record.accuracy, record.latency.ratio])
             return
         trial.set_user_attr("reason", record.error)
+        if record.state == "INTERRUPTED":
+            trial.set_user_attr(INTERRUPTED, True)
         self.study.tell(trial, state=TrialState.PRUNED if record.state == "PRUNED" else TrialState.FAIL)
 
     def _start(self, record: EvaluationRecord, latency_id: int | None) -> int:

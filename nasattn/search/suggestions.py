@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
@@ -21,7 +22,8 @@ from nasattn.search.certification import Certification
 from nasattn.search.events import Event, SearchNoted, TrialPaused
 from nasattn.search.halving import HalvingRule, usual_reduction
 from nasattn.search.ledger import FORCED, SEED, Follower, Ledger, LiveTrial
-from nasattn.search.samplers import FLAT, make_sampler
+from nasattn.search.samplers import FLAT, STATELESS, make_sampler
+from nasattn.search.sampling.history import interruptions
 from nasattn.search.unseen import draw_unseen
 from nasattn.store import EvaluationRecord, Store
 
@@ -137,7 +139,7 @@ class Suggestions:
         self.ledger.check()
         misses = 0
         while not self.searched:
-            trial = self.study.ask() if misses < REPEATS else self._ask_unseen(misses)
+            trial = self._ask() if misses < REPEATS else self._ask_unseen(misses)
             if trial is None:  # every placement of the space is evaluated, running or above a limit
                 if self.running:
                     return None
@@ -167,6 +169,14 @@ class Suggestions:
         self.running[trial_id] = self.ledger.begin(trial, record, appraisal.latency_id, to_the_end=not self.halves(record))
         return self._assignment(record), False
 
+    def _ask(self) -> Trial:
+        """The next trial of Optuna's. What is drawn for it follows from the trials before, so that a study goes on as if never interrupted."""
+        if self.config.sampler in STATELESS:
+            trials = self.study.get_trials(deepcopy=False)
+            seed = np.random.SeedSequence([self.config.seed, len(trials) - interruptions(trials)]).generate_state(1)[0]
+            self.study.sampler = make_sampler(self.config.sampler, int(seed) >> 1)
+        return self.study.ask()
+
     def _retrain(self, trial_id: str) -> Assignment | str | None:
         """A likely member of the front, or one in doubt, with another seed."""
         while not self.ended:
@@ -180,7 +190,7 @@ class Suggestions:
             if not self._waiting:  # else a retraining that was interrupted comes first
                 self.certification.begin(*chosen)  # whatever comes of it
                 self.enqueue(Placement.parse(chosen.placement), {SEED: chosen.seed})
-            assignment, _ = self._take(trial_id, self.study.ask())
+            assignment, _ = self._take(trial_id, self._ask())
             if assignment is not None:
                 return assignment
         return FINISHED
@@ -217,7 +227,7 @@ class Suggestions:
         if unseen is None:
             return None
         self.study.enqueue_trial(space.params(unseen, self.flat))
-        return self.study.ask()
+        return self._ask()
 
     def _is_known(self, trial: Trial, placement: Placement, seed: int, identity: str) -> bool:
         """Whether this training is done or under way already; then the trial is told its values, now or when they are there."""

@@ -31,7 +31,7 @@ class PointSampler(BaseSampler):
     Args:
         domain: What there is to choose; None: learnt from the trials that the study has, the first of which are random then.
         seed: Of the random draws. With the same trials told, the same seed gives the same suggestions, also when the study
-            was loaded from its storage meanwhile.
+            was loaded from its storage meanwhile, and whether or not trials between were interrupted.
     """
 
     max_objectives = 2
@@ -65,7 +65,7 @@ class PointSampler(BaseSampler):
             return {}
         with self._lock:
             history = read_history(study, domain, trial.number, self._reserved, self._cache)
-            rng = np.random.default_rng([self._seed, trial.number])
+            rng = np.random.default_rng([self._seed, history.turn])
             point = self.choose(domain, history, rng)
             if point is None or point in history.seen:
                 point = draw_unseen(domain, history.seen, rng)

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nasattn.search.sampling.domain import Domain, Ints, Point
 
 Floats = npt.NDArray[np.float64]
+INTERRUPTED = "interrupted"  # user attribute of a trial whose driver ended during it: another one takes its place
 RUNGS = "rungs"  # user attribute of a trial: [share of the training, accuracy] at each rung it reached
 
 
@@ -28,6 +29,7 @@ class History:
         stopped_curves: Their curves.
         pending: Points that run now, ``(p, d)``.
         seen: All points that were told, run or wait.
+        turn: How many trials were asked for before, those that were interrupted left out.
     """
 
     told: Ints
@@ -37,6 +39,7 @@ class History:
     stopped_curves: tuple[Mapping[float, float], ...]
     pending: Ints
     seen: frozenset[Point]
+    turn: int
 
 
 def read_history(study: Study, domain: Domain, own: int, reserved: Mapping[int, Point], cache: dict[int, Point | None]) -> History:
@@ -52,7 +55,8 @@ def read_history(study: Study, domain: Domain, own: int, reserved: Mapping[int, 
     signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in study.directions])
     told, values, curves, stopped, stopped_curves, pending = [], [], [], [], [], []
     seen: set[Point] = set()
-    for trial in study.get_trials(deepcopy=False):
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
         if trial.number == own:
             continue
         point = _point(trial, domain, reserved, cache)
@@ -77,7 +81,13 @@ def read_history(study: Study, domain: Domain, own: int, reserved: Mapping[int, 
         tuple(stopped_curves),
         _points(pending, d),
         frozenset(seen),
+        own - interruptions(trials[:own]),
     )
+
+
+def interruptions(trials: Sequence[FrozenTrial]) -> int:
+    """How many of *trials* were interrupted."""
+    return sum(bool(trial.user_attrs.get(INTERRUPTED)) for trial in trials)
 
 
 def _points(points: Sequence[Point], d: int) -> Ints:
