@@ -16,6 +16,7 @@ from nasattn.attention import register_attention, token
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # a folder of its own for the lease of the device: else tests beside each other would wait for each other's measurements
     os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"{worker}-")
+    os.chmod(os.environ["TMPDIR"], 0o755)  # PostgreSQL, which does not run as root, keeps its socket there
     tempfile.tempdir = None
     atexit.register(shutil.rmtree, os.environ["TMPDIR"], ignore_errors=True)
 

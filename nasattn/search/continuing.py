@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from nasattn.attention import Placement
-from nasattn.errors import StudyError
+from nasattn.errors import StorageError, StudyError
 from nasattn.search.limits import evaluate
 from nasattn.search.study import StudyConfig, check_same
 from nasattn.store import Store, StudyRecord
@@ -37,7 +37,12 @@ def enter_study(config: StudyConfig, store: Store, fresh: bool) -> StudyConfig:
             raise StudyError(
                 f"the database holds an Optuna study {config.name!r} that nasattn did not make: choose another name with --study"
             )
-        store.add_study(StudyRecord(config.name, config.to_dict(), versions(), config.seed))
+        try:
+            store.add_study(StudyRecord(config.name, config.to_dict(), versions(), config.seed))
+        except StorageError:
+            if (stored := store.find_study(config.name)) is None:  # else another driver began it at this moment
+                raise
+            check_same(stored.config, config)
     return config
 
 

@@ -122,6 +122,7 @@ def _run(
     complete = search.is_over and finished == unfinished
     if complete and measured_at_end:
         measure_front(store, config.name, latencies, search.notify, shared_too=unfinished)
+    search.ledger.check()
     evaluations = store.evaluations(config.name)
     members = front(evaluations)
     store.save_front(config.name, ((m.trial, m.tier, m.p_member) for m in members))
