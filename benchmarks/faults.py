@@ -27,7 +27,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +212,22 @@ def run(folder: Path, url: str, config: StudyConfig, listener: Callable[[Event],
         return run_search(config, url, start=begin, listener=listener)
 
 
+def workers_here() -> list[int]:
+    """The workers of the Ray that this process has started, and of no other."""
+    pids = subprocess.run(["pgrep", "-f", "ray::ProxyWorker"], capture_output=True, text=True, check=False).stdout.split()
+    return [int(pid) for pid in pids if os.getpid() in ancestors(int(pid))]
+
+
+def ancestors(pid: int) -> list[int]:
+    """The parent of a process, its parent, and so on; none if it has ended."""
+    found: list[int] = []
+    with suppress(OSError):
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            found.append(pid)
+    return found
+
+
 def part_worker(folder: Path, rounds: int) -> Figures:
     """kill -9 of a worker, again and again in one search; each trial may lose one."""
     url, killed, over = f"sqlite:///{folder}/studies.db", 0, threading.Event()
@@ -219,16 +235,17 @@ def part_worker(folder: Path, rounds: int) -> Figures:
     def kill() -> None:
         nonlocal killed
         while not over.wait(3.0) and killed < rounds:
-            pids = subprocess.run(["pgrep", "-f", "ray::ProxyWorker"], capture_output=True, text=True, check=False).stdout.split()
-            if pids:
-                os.kill(int(random.choice(pids)), signal.SIGKILL)
+            if pids := workers_here():
+                os.kill(random.choice(pids), signal.SIGKILL)
                 killed += 1
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    result = run(folder, url, configure(folder, 40), seconds=1.0)
-    over.set()
-    thread.join()
+    try:
+        result = run(folder, url, configure(folder, 40), seconds=1.0)
+    finally:
+        over.set()
+        thread.join()
     failed = sum(e.state == "FAIL" for e in result.evaluations)
     return {"killed": killed, "failed": failed} | audit(url, complete(url), folder / "ends.log")
 

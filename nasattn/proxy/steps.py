@@ -169,5 +169,6 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU or the CPU's allocator had no memory left."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Whether a GPU, the CPU's allocator or oneDNN, which says no more than that it failed, had no memory left."""
+    said = ("can't allocate memory", "could not create a primitive")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(phrase in str(error) for phrase in said)

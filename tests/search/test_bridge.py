@@ -228,12 +228,12 @@ def test_a_placement_that_cannot_run_fails_and_the_search_goes_on(store: Store, 
     path.write_text(f"host: nasattn_resnet18\nstages: {{1: {{none: , {broken_attention}: }}, 2: {{none: }}, 3: {{none: }}, 4: {{none: }}}}")
     search = begin(store, configure(str(path), trials=2, seed=20), "broken")
     assert drive(search) == ["none,none,none,none"]
-    plain, broken = search.study.trials
+    plain, broken = search.study.trials[0], search.study.trials[-1]  # between them the plain host may have been suggested again
     assert (plain.state, broken.state) == (TrialState.COMPLETE, TrialState.FAIL)
     reason = "latency measurement failed: runtime 'eager' cannot run Stage(1: broken): RuntimeError: no kernel for this"
     assert broken.user_attrs["reason"] == reason
     assert {"placement", "params", "macs"} <= set(broken.user_attrs)
-    assert store.evaluations("broken")[1].state == "FAIL"
+    assert store.evaluations("broken")[-1].state == "FAIL"
 
 
 def test_orphans_of_a_dead_driver_are_queued_again(store: Store, space_file: str) -> None:
