@@ -5,8 +5,8 @@
     python benchmarks/make_table.py --limit 2              # only so many trainings, to see that it works
 
 Latencies are measured first, while nothing trains: the additive table of the whole host, checked on placements measured end to
-end. Every training is appended to a work file as it ends, so that a run that was stopped goes on where it was. When nothing is
-missing, the work file becomes the shipped table. The last line printed is one JSON object.
+end. Every training is appended to a partial table as it ends, so that a run that was stopped goes on where it was, on this machine or
+another one. When nothing is missing, the partial table becomes the shipped one. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -60,20 +60,19 @@ def ordered_placements(space: SearchSpace, seed: int = 0) -> list[Placement]:
 
 
 def train(job: ProxyJob, task: str) -> Row:
-    """Train one proxy; returns its line of the work file."""
+    """Train one proxy; returns its line of the partial table."""
     import torch
 
     torch.set_num_threads(1)
     f = job.fidelity
     training = ProxyTraining(job, _load(task, TaskRequest(f.resolution, f.samples, f.val_samples, job.seed)))
-    accuracy, fractions, report = [], [], None
+    accuracy, fractions = [], []
     while not training.done:
         report = training.step()
         if report.rung is not None:
             accuracy.append(round(report.accuracy, 6) if math.isfinite(report.accuracy) else 0.0)  # diverged
             fractions.append(round(training.done_steps / training.steps, 4))
-    assert report is not None
-    return {"placement": job.placement, "seed": job.seed, "rungs": fractions, "accuracy": accuracy, "seconds": round(report.seconds, 2)}
+    return {"placement": job.placement, "seed": job.seed, "rungs": fractions, "accuracy": accuracy}
 
 
 @lru_cache(maxsize=1)
@@ -83,7 +82,7 @@ def _load(name: str, request: TaskRequest) -> Task:
 
 
 def train_all(jobs: list[ProxyJob], task: str, workers: int, work: Path) -> Iterator[Row]:
-    """Train *jobs* in *workers* processes, appending each to the work file as it ends."""
+    """Train *jobs* in *workers* processes, appending each to the partial table as it ends."""
     os.environ["GLIBC_TUNABLES"] = RAY_ENVIRONMENT["GLIBC_TUNABLES"]  # as the workers of a search have it
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool, work.open("a", encoding="utf-8") as file:
@@ -123,15 +122,9 @@ def measure(space: SearchSpace, database: Path) -> SpaceLatencies:
 def make(space: SearchSpace, rows: list[Row], latencies: LatencyTable, made: Row) -> Table:
     """The table of those placements that have rows."""
     accuracy: dict[str, dict[int, tuple[float, ...]]] = {}
-    seconds: dict[str, dict[int, float]] = {}
     for row in rows:
         accuracy.setdefault(row["placement"], {})[row["seed"]] = tuple(row["accuracy"])
-        seconds.setdefault(row["placement"], {})[row["seed"]] = row["seconds"]
-    entries = {
-        str(p): Entry(round(latencies.predict(p).ratio, 5), accuracy[str(p)], seconds[str(p)])
-        for p in space.placements()
-        if str(p) in accuracy
-    }
+    entries = {str(p): Entry(round(latencies.predict(p).ratio, 5), accuracy[str(p)]) for p in space.placements() if str(p) in accuracy}
     return Table(space.name, space, entries, tuple(rows[0]["rungs"]), made)
 
 
@@ -150,17 +143,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where proxies train")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="trainings at once, one thread each")
-    parser.add_argument("--work", type=Path, help="work file; default: build/tables/SPACE.jsonl, beside it the database of latencies")
+    parser.add_argument("--work", type=Path, help="the partial table; default: benchmarks/tables/SPACE.partial.jsonl")
     parser.add_argument("--out", type=Path, help="the table; default: benchmarks/tables/SPACE.json")
     parser.add_argument("--limit", type=int, help="train at most so many now")
     parser.add_argument("--partial", action="store_true", help="write the table even where trainings are missing")
     args = parser.parse_args()
     space = load_space(args.space)
     fidelity, recipe = default_settings(args.task, args.device)
-    work = args.work or HERE.parent / "build" / "tables" / f"{space.name}.jsonl"
+    work = args.work or TABLES / f"{space.name}.partial.jsonl"
+    database = HERE.parent / "build" / "tables" / f"{space.name}.db"  # of latencies, which are this machine's
+    database.parent.mkdir(parents=True, exist_ok=True)
     settings = settings_of(args, space, fidelity, recipe)
     rows = read_work(work, settings)
-    latencies = measure(space, work.with_suffix(".db"))
+    latencies = measure(space, database)
     done = {(row["placement"], row["seed"]) for row in rows}
     jobs = [
         ProxyJob(space.host, str(p), fidelity, recipe, seed, args.device)
@@ -174,7 +169,7 @@ def main() -> None:
         rows.append(row)
         left = (time.perf_counter() - begun) / number * (len(now) - number) / 60
         print(
-            f"{number}/{len(now)} {row['placement']} seed {row['seed']}: {row['accuracy']}, {row['seconds']} s; {left:.0f} min left",
+            f"{number}/{len(now)} {row['placement']} seed {row['seed']}: {row['accuracy']}; {left:.0f} min left",
             flush=True,
         )
     missing = len(jobs) - len(now)
@@ -187,10 +182,11 @@ def main() -> None:
         made |= {"versions": {name: version(name) for name in ("nasattn", "torch", "timm")}}
         table = make(space, rows, latencies.table, made)
         table.write(out)
+        if missing == 0:
+            work.unlink()
         report |= {"table": str(out), "placements": len(table.entries), "noise": round(table.noise(), 5)}
         report["accuracy"] = [min(e.true_accuracy for e in table.entries.values()), max(e.true_accuracy for e in table.entries.values())]
         report["latency"] = [min(e.latency for e in table.entries.values()), max(e.latency for e in table.entries.values())]
-        report["hours"] = round(sum(sum(e.seconds.values()) for e in table.entries.values()) / 3600, 2)
     print(json.dumps(report))
 
 

@@ -26,12 +26,10 @@ class Entry:
     Attributes:
         latency: Of the whole host, as a ratio to the plain one.
         accuracy: By seed the accuracies at the rungs, 0..1; the last is the end of the training.
-        seconds: By seed the seconds of the whole training.
     """
 
     latency: float
     accuracy: Mapping[int, tuple[float, ...]]
-    seconds: Mapping[int, float]
 
     @property
     def true_accuracy(self) -> float:
@@ -76,7 +74,7 @@ class Table:
         """Write the table, one placement a line."""
         head = {"space": {"name": self.space.name, **self.space.to_dict()}, "rungs": self.rungs, "made": self.made}
         lines = [
-            f"{json.dumps(placement)}: " + json.dumps([e.latency, e.accuracy, e.seconds], separators=(",", ":"))
+            f"{json.dumps(placement)}: " + json.dumps([e.latency, e.accuracy], separators=(",", ":"))
             for placement, e in self.entries.items()
         ]
         text = json.dumps(head, indent=1)[:-2] + ',\n "entries": {\n  ' + ",\n  ".join(lines) + "\n }\n}\n"
@@ -91,10 +89,8 @@ class Table:
             name=path.stem,
             space=SearchSpace.from_dict(space.pop("name"), space),
             entries={
-                str(Placement.parse(placement)): Entry(
-                    latency, {int(s): tuple(a) for s, a in accuracy.items()}, {int(s): t for s, t in seconds.items()}
-                )
-                for placement, (latency, accuracy, seconds) in data["entries"].items()
+                str(Placement.parse(placement)): Entry(latency, {int(s): tuple(a) for s, a in accuracy.items()})
+                for placement, (latency, accuracy) in data["entries"].items()
             },
             rungs=tuple(data["rungs"]),
             made=data["made"],

@@ -27,7 +27,7 @@ def make_table(name: str = "synthetic") -> Table:
         names = [a.name for a in placement]
         good = 0.4 + 0.3 * ("sge" in names[:2]) + 0.1 * ("ela" in names)
         curves = {seed: (0.3, (good + 0.3) / 2, good + float(rng.normal(0, 0.01))) for seed in (0, 1)}
-        entries[str(placement)] = Entry(1 + 0.05 * sum(n != "none" for n in names), curves, {0: 1.0, 1: 1.0})
+        entries[str(placement)] = Entry(1 + 0.05 * sum(n != "none" for n in names), curves)
     return Table(name, space, entries, (0.25, 0.5, 1.0), {"task": "none"})
 
 
