@@ -40,6 +40,8 @@ class Patience:
         self.seconds = 0.0
         self.notify: Callable[[str], None] = lambda line: None
         self._inside = threading.local()  # a call within a call belongs to the transaction of the outer one
+        self._lock = threading.Lock()
+        self._told = False  # of the present outage; other threads need not say it again
 
     def call(self, work: Callable[[], Any]) -> Any:
         """What *work* gives, as soon as the database is there.
@@ -49,7 +51,7 @@ class Patience:
         """
         if getattr(self._inside, "call", False) or self.seconds <= 0:
             return work()
-        began, pause, told = 0.0, FIRST_PAUSE, False
+        began, pause = 0.0, FIRST_PAUSE
         while True:
             self._inside.call = True
             try:
@@ -68,14 +70,19 @@ class Patience:
                 raise StorageError(
                     f"database {self.database} has been away for {away:.0f} s: {cause}; when it is back, the same command goes on"
                 ) from None
-            if away > WORTH_TELLING and not told:
-                told = True
+            if away > WORTH_TELLING and self._tells(True):
                 self.notify(f"the database is away ({cause}): waiting for it, up to {self.seconds / 60:g} min")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-        if told:
+        if began and self._tells(False):
             self.notify(f"the database is back after {time.monotonic() - began:.0f} s")
         return result
+
+    def _tells(self, away: bool) -> bool:
+        """Whether the caller is the first to know that the database is *away*, or is back."""
+        with self._lock:
+            first, self._told = self._told != away, away
+        return first
 
 
 def patient(method: F) -> F:

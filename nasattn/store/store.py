@@ -74,10 +74,15 @@ class Store(Latencies):
             )
 
     def start_evaluation(self, study: str, host: str, record: EvaluationRecord, latency_id: int | None) -> int:
-        """Record a trial as it begins; returns the id to finish it by."""
+        """Record a trial as it begins; returns the id to finish it by, also where it is recorded already, as when an answer was lost."""
         with self.session() as session:
+            study_id = _study_id(session, study)
+            same = (EvaluationRow.study_id == study_id, EvaluationRow.trial == record.trial, EvaluationRow.identity == record.identity)
+            known = session.scalar(sa.select(EvaluationRow.id).where(*same, EvaluationRow.state == record.state))
+            if known is not None:
+                return known
             row = EvaluationRow(
-                study_id=_study_id(session, study),
+                study_id=study_id,
                 architecture_id=_architecture_id(session, host, record.placement, record.params, record.macs),
                 latency_id=latency_id,
                 **{k: getattr(record, k) for k in ("trial", "identity", "state", "seed", "fidelity", "reused_from", "constraints")},
