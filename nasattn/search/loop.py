@@ -249,7 +249,9 @@ def _cause(error: RayError) -> str:
     """One line of what Ray says of a dead worker."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     detail = next((found for line in lines if (found := re.search(r"Worker exit detail: (.*)", line))), None)
-    return f"{type(error).__name__}: {detail[1] if detail else (lines or ['no message'])[0]}"
+    common = " Some common causes"  # a paragraph
+    said = detail[1].replace(common, " It was killed, for want of memory for instance, or it crashed." + common) if detail else ""
+    return f"{type(error).__name__}: {said.partition(common)[0] or (lines or ['no message'])[0]}"
 
 
 @contextmanager
