@@ -134,11 +134,8 @@ def stock_tune(sampler: str, trials: int, workers: int, folder: str) -> dict[str
     from ray.tune.search.optuna import OptunaSearch
 
     config = configure(sampler, trials, workers)
-    choices = {f"stage{i}": [str(a) for a in tokens] for i, tokens in enumerate(config.space.tokens, start=1)}
-
-    def space(trial: optuna.Trial) -> None:
-        for name, tokens in choices.items():
-            trial.suggest_categorical(name, tokens)
+    stages = enumerate(config.space.tokens, start=1)
+    space = {f"stage{i}": optuna.distributions.CategoricalDistribution([str(a) for a in tokens]) for i, tokens in stages}
 
     def train(config: dict[str, str]) -> None:
         tune.report({"accuracy": len(",".join(config.values())) / 100, "latency": 1.0})

@@ -23,7 +23,7 @@ space: {space}
 task: digits
 study: small
 trials: 3
-sampler: random
+sampler: local
 fidelity: {{samples: 200, val_samples: 100, resolution: 24, epochs: 1}}
 """
 SPACE = "host: nasattn_resnet18\nstages: {1: {none: , sge: {groups: [16, 32]}}, 2: {none: , ela_t: }, 3: {none: }, 4: {none: }}"
