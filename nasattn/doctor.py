@@ -45,7 +45,7 @@ def examine(storage: str) -> Iterator[Finding]:
     """Look at versions, devices, folders, the database and Ray, one after the other; Ray is started for it.
 
     Args:
-        storage: URL of the database that a search would use. Nothing is written to it.
+        storage: URL of the database that a search would use. It is opened as any command opens it, and not made.
     """
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _packages, _cpu, _gpus, _folders, lambda: _database(storage), _ray)
     for check in checks:
@@ -161,8 +161,6 @@ def _folders() -> Iterator[Finding]:
 
 
 def _database(storage: str) -> Iterator[Finding]:
-    import sqlalchemy as sa
-
     from nasattn.store import Store
 
     try:
@@ -170,9 +168,8 @@ def _database(storage: str) -> Iterator[Finding]:
         studies = len(store.studies())
         yield Finding("database", "ok", f"{store.shown}: {studies} stud{'y' if studies == 1 else 'ies'}")
     except NasattnError as error:
-        url = sa.make_url(storage) if "://" in storage else None
-        new = url is not None and url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists()
-        if new and os.access(Path(str(url.database if url else "")).resolve().parent, os.W_OK):
+        file = Path(storage.removeprefix("sqlite:///"))
+        if storage.startswith("sqlite:///") and not file.exists() and os.access(file.resolve().parent, os.W_OK):
             yield Finding("database", "ok", f"{storage}: not there yet, the first search makes it")
         else:
             yield Finding("database", "problem", str(error))

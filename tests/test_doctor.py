@@ -53,6 +53,8 @@ def test_a_database_that_cannot_be_used(tmp_path: Path) -> None:
     assert found.state == "problem" and "file is not a database" in found.found
     (found,) = doctor._database("postgresql+psycopg://user:verysecret@127.0.0.1:1/studies")
     assert found.state == "problem" and "verysecret" not in found.found
+    (found,) = doctor._database("postgresql+psycopg://host:port/studies")
+    assert found.state == "problem" and "not a database URL" in found.found
     (found,) = doctor._database(f"sqlite:///{tmp_path}/no/folder/studies.db")
     assert found.state == "problem"
 

@@ -79,13 +79,13 @@ def ray_cluster(address: str | None, workers: int | None) -> Iterator[dict[str, 
         except Exception as error:  # Ray raises bare Exceptions, too, as when a node takes too long to start
             raise NasattnError(_not_joined(address, str(error))) from None
     # Ray prints a dead worker's obituary to stdout, where results go; the trial's reason says the same
-    ray._private.worker._worker_logs_enabled = False
+    shown, ray._private.worker._worker_logs_enabled = ray._private.worker._worker_logs_enabled, False
     try:
         if owned and address is not None:
             check_nodes(actor_environment())
         yield {} if owned and address is None else {"runtime_env": {"env_vars": actor_environment()}}
     finally:
-        ray._private.worker._worker_logs_enabled = True
+        ray._private.worker._worker_logs_enabled = shown
         if owned:
             ray.shutdown()
 
