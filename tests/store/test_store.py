@@ -116,9 +116,10 @@ def test_trials_come_in_the_order_of_their_numbers(begun: Store) -> None:
 
 
 def test_a_trial_is_recorded_once(begun: Store) -> None:
-    begun.start_evaluation("one", HOST, trial(0), None)
+    first = begun.start_evaluation("one", HOST, trial(0), None)
+    assert begun.start_evaluation("one", HOST, trial(0), None) == first  # as when the answer to the first call was lost
     with pytest.raises(StorageError, match="failed: "):
-        begun.start_evaluation("one", HOST, trial(0), None)
+        begun.start_evaluation("one", HOST, trial(0, identity="b" * 64), None)  # another training under the same number
     with pytest.raises(StorageError, match="failed: "):
         begun.start_evaluation("one", HOST, trial(1), latency_id=99)  # no such measurement
     assert len(begun.evaluations("one")) == 1
