@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nasattn import cli_proxy, console, options
+from nasattn import cli_proxy, completion, console, log, options
 from nasattn.errors import NasattnError, UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def search(
 
 @app.command()
 def run(
-    file: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one.")],
+    file: Annotated[str, typer.Argument(help="A study file, or the name of a shipped one.", autocompletion=completion.study_files)],
     study: options.StudyOption = None,
     task: options.TaskOption = None,
     recipe: options.RecipeOption = None,
@@ -151,8 +152,9 @@ def _search(
         figures = plan(config, address)
         console.out().print_json(json.dumps(figures)) if as_json else console.print_pairs(figures)
         return
-    printer = console.err() if as_json else console.out()
-    with SearchView(printer, quiet) as view:
+    log.start("search", config.name)
+    printer = console.out()
+    with SearchView(console.progress(as_json), quiet) as view:
         result = run_search(config, default_storage(storage), address=address, fresh=fresh, listener=view)
     if as_json:
         console.out().print_json(
@@ -170,9 +172,12 @@ def _search(
     elif not quiet:
         printer.print(front_table(result.front, f"Front of {result.study}", printer.width))
         _print_honest(printer, result.evaluations)
-        for line in fault_lines(result.study, result.evaluations):
+        faults = fault_lines(result.study, result.evaluations)
+        for line in faults:
             printer.print(line, highlight=False, soft_wrap=True, markup=False)
         printer.print(f"Ended: {result.ended}; {spent(result)}", highlight=False)
+        if faults and log.current():
+            printer.print(f"Log: {log.current()}", highlight=False, soft_wrap=True)
         if result.front:
             printer.print(f"Export the best: nasattn export {result.study} --best --out DIR", highlight=False)
     if not result.complete:
@@ -204,8 +209,9 @@ def certify_study(
     from nasattn.report.progress import SearchView
     from nasattn.report.tables import front_table
 
-    printer = console.err() if as_json else console.out()
-    with SearchView(printer, quiet) as view:
+    log.start("certify", study)
+    printer = console.out()
+    with SearchView(console.progress(as_json), quiet) as view:
         certified = certify_front(study, trainings, storage=storage, address=address, workers=workers, listener=view)
     if as_json:
         print(json.dumps([m.to_dict() for m in certified.front()], indent=2))
@@ -217,19 +223,22 @@ def certify_study(
 @app.command()
 def front(
     study: options.StudyArgument,
-    format: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
+    format: Annotated[Format | None, typer.Option("--format", help="How to print it. Default: table.")] = None,
     device: options.KeyOption = None,
     storage: options.StorageOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Print a study's front, fastest first. Example: nasattn front STUDY --format json"""
     from nasattn.report.tables import front_csv, front_table
 
+    if as_json and format not in (None, Format.json):
+        raise UsageError(f"--json and --format {format} exclude each other: give one of them")
     opened = _open(study, storage)
     members = opened.front(device)
     if device is not None and (unknown := opened.without_latency(device)):
         missing = f"{len(unknown)} placement{'s have' if len(unknown) > 1 else ' has'} no latency on that device, such as {unknown[0]}"
         print(f"note: {missing}: fill its table by `nasattn latency --space SPACE --storage URL` there", file=sys.stderr)
-    if format is Format.json:
+    if as_json or format is Format.json:
         print(json.dumps([m.to_dict() for m in members], indent=2))
     elif format is Format.csv:
         print(front_csv(members), end="")
@@ -246,7 +255,7 @@ def front(
 
 @app.command()
 def studies(storage: options.StorageOption = None, as_json: options.JsonOption = False) -> None:
-    """List the studies of the database, and the shipped study files that `nasattn run` takes."""
+    """List the studies of the database, and the shipped study files that `nasattn run` takes. Example: nasattn studies"""
     from nasattn.api import DEFAULT_STORAGE, default_storage
     from nasattn.report.tables import shipped_studies_table, studies_table, study_summaries
     from nasattn.store import Store
@@ -262,7 +271,8 @@ def studies(storage: options.StorageOption = None, as_json: options.JsonOption =
 
 @app.command()
 def spaces(
-    name: Annotated[str | None, typer.Argument(help="Show this space, or a YAML file, whole.")] = None, as_json: options.JsonOption = False
+    name: Annotated[str | None, typer.Argument(help="Show this space, or a YAML file, whole.", autocompletion=completion.spaces)] = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """List the shipped search spaces with their size and choices. Example: nasattn spaces resnet50_stages"""
     from nasattn.report.tables import space_summary, space_table, spaces_table
@@ -279,7 +289,8 @@ def spaces(
 
 @app.command()
 def hosts(
-    name: Annotated[str | None, typer.Argument(help="Show the stages of this host.")] = None, as_json: options.JsonOption = False
+    name: Annotated[str | None, typer.Argument(help="Show the stages of this host.", autocompletion=completion.hosts)] = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """List the backbones that can carry a placement. Example: nasattn hosts nasattn_resnet50"""
     from nasattn.hosts import get_host, list_hosts
@@ -294,7 +305,7 @@ def hosts(
 
 @app.command()
 def attentions(as_json: options.JsonOption = False) -> None:
-    """List the attentions: token, paper, options, parameters at 256 channels."""
+    """List the attentions: token, paper, options, parameters at 256 channels. Example: nasattn attentions"""
     from nasattn.report.tables import attention_summaries, attentions_table
 
     summaries = attention_summaries()
@@ -357,7 +368,7 @@ def dashboard(
 
 @app.command()
 def doctor(storage: options.StorageOption = None, as_json: options.JsonOption = False) -> None:
-    """Say what this machine has of what a search needs, and how to get what is missing. Exit code 1: a search cannot run."""
+    """Say what this machine has of what a search needs, and how to get what is missing. Exit code 1: a search cannot run. Example: nasattn doctor"""
     from nasattn.api import default_storage
     from nasattn.doctor import examine
 
@@ -474,7 +485,7 @@ def _run(arguments: list[str]) -> int:
     except UsageError as error:
         return _complain(str(error), 2)
     except NasattnError as error:
-        return _complain(str(error), 1)
+        return _complain(f"{error}{_see_log()}", 1)
     except CLICK_USAGE_ERROR as error:
         if "NoArgsIsHelp" in type(error).__name__:
             print(error)
@@ -484,8 +495,23 @@ def _run(arguments: list[str]) -> int:
             f"{getattr(error, 'format_message', error.__str__)()} See `{context.command_path if context else 'nasattn'} --help`.", 2
         )
     except (typer.Abort, KeyboardInterrupt):
-        return _complain("interrupted", 1)
+        return _complain("interrupted" + ("; what was done is kept: run the same command again to go on" if log.current() else ""), 1)
+    except BrokenPipeError:  # whoever read our output has enough, as `head` does
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the interpreter flushes it at its end
+        return 1
+    except Exception as error:  # a mistake of ours, which the log explains
+        first = next(iter(str(error).splitlines()), "")
+        path = log.keep_traceback(error)
+        return _complain(
+            f"internal error, please report it: {type(error).__name__}: {first}" + (f"; its traceback is in {path}" if path else ""), 1
+        )
+    finally:
+        log.stop()
     return code if isinstance(code, int) else 0
+
+
+def _see_log() -> str:
+    return f"; log: {log.current()}" if log.current() else ""
 
 
 def _complain(message: str, code: int) -> int:

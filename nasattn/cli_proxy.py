@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasattn import console, options
+from nasattn import console, log, options
 
 if TYPE_CHECKING:
     from nasattn.search.proxy_report import ProxyReport
@@ -39,7 +39,9 @@ def proxy_report(
 
     if plot is not None:
         check_picture(plot)
-    with SearchView(console.err() if as_json else console.out(), quiet) as view:
+    if not stored:
+        log.start("proxy-report", study)
+    with SearchView(console.progress(as_json), quiet) as view:
         report = report_on(
             study,
             storage=storage,
@@ -88,7 +90,8 @@ def tune_proxy(
     from nasattn.report.agreement import tuned_summary, tuned_table
     from nasattn.report.progress import SearchView
 
-    with SearchView(console.err() if as_json else console.out(), quiet) as view:
+    log.start("tune-proxy", study)
+    with SearchView(console.progress(as_json), quiet) as view:
         tuned = tune(study, seconds, out, storage=storage, listener=view, candidates=candidates, workers=workers, address=address)
     if as_json:
         print(json.dumps(tuned_summary(tuned), indent=2))

@@ -23,6 +23,11 @@ def err() -> Console:
     return Console(stderr=True, markup=False)
 
 
+def progress(as_json: bool) -> Console:
+    """What a search does: with its results in a terminal; beside them where they are piped on, or are JSON."""
+    return out() if sys.stdout.isatty() and not as_json else err()
+
+
 def print_pairs(pairs: dict[str, Any]) -> None:
     """Names and values as a table."""
     from nasattn.report.tables import pairs_table

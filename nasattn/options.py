@@ -7,17 +7,28 @@ from typing import Annotated
 
 import typer
 
+from nasattn import completion
 from nasattn.search.samplers import SAMPLERS
 
 StorageOption = Annotated[str | None, typer.Option("--storage", help="Database URL. Default: NASATTN_STORAGE, else sqlite:///nasattn.db.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-StudyArgument = Annotated[str, typer.Argument(help="Name of the study (`nasattn studies` lists them).")]
-SpaceOption = Annotated[str | None, typer.Option("--space", help="A shipped space (`nasattn spaces`) or a YAML file.")]
+StudyArgument = Annotated[str, typer.Argument(help="Name of the study (`nasattn studies` lists them).", autocompletion=completion.studies)]
+SpaceOption = Annotated[
+    str | None, typer.Option("--space", help="A shipped space (`nasattn spaces`) or a YAML file.", autocompletion=completion.spaces)
+]
 StudyOption = Annotated[
-    str | None, typer.Option("--study", help="Name of the study; an existing one is continued. Default: SPACE-TASK-sSEED.")
+    str | None,
+    typer.Option(
+        "--study", help="Name of the study; an existing one is continued. Default: SPACE-TASK-sSEED.", autocompletion=completion.studies
+    ),
 ]
 TaskOption = Annotated[
-    str | None, typer.Option("--task", help="cued_digits, digits, pathfinder, torch/NAME, hfds/NAME, or a folder with train/ and val/.")
+    str | None,
+    typer.Option(
+        "--task",
+        help="cued_digits, digits, pathfinder, torch/NAME, hfds/NAME, or a folder with train/ and val/.",
+        autocompletion=completion.tasks,
+    ),
 ]
 RecipeOption = Annotated[
     str | None, typer.Option("--recipe", help="A recipe file: how proxies are reduced and trained (`nasattn tune-proxy` writes one).")
@@ -45,7 +56,9 @@ HalvingOption = Annotated[
     bool | None,
     typer.Option("--halving/--no-halving", help="Stop trainings for which better ones of their latency are known. Default: off."),
 ]
-SamplerOption = Annotated[str | None, typer.Option("--sampler", help=f"{', '.join(SAMPLERS)}. Default: auto.")]
+SamplerOption = Annotated[
+    str | None, typer.Option("--sampler", help=f"{', '.join(SAMPLERS)}. Default: auto.", autocompletion=completion.samplers)
+]
 LimitOption = Annotated[str | None, typer.Option("--max-latency", help="Train nothing slower: 1.3x the plain host, or 12ms.")]
 ParamsOption = Annotated[str | None, typer.Option("--max-params", help="Train nothing larger: 1.1x the plain host, or 30M.")]
 MacsOption = Annotated[str | None, typer.Option("--max-macs", help="Train nothing with more multiply-accumulates: 1.1x, or 5G.")]
@@ -53,7 +66,12 @@ MemoryOption = Annotated[
     str | None, typer.Option("--max-memory", help="Train nothing that needs more memory at inference: 1.2x, or 200MB.")
 ]
 RuntimeOption = Annotated[
-    str | None, typer.Option("--runtime", help="What will run the model: eager, compile, cudagraph, onnxruntime. Default: eager.")
+    str | None,
+    typer.Option(
+        "--runtime",
+        help="What will run the model: eager, compile, cudagraph, onnxruntime. Default: eager.",
+        autocompletion=completion.runtimes,
+    ),
 ]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="A Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT. Default: start Ray here.")
@@ -62,7 +80,7 @@ WorkersOption = Annotated[
     int | None, typer.Option("--workers", help="Proxies trained at once. Default: as many as CPUs or GPUs have room for.")
 ]
 GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="Share of a GPU that a trial takes. Default: 1.")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: cpu.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: cpu.", autocompletion=completion.devices)]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Of sampler, initialisation, data and data order. Default: 0.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin another study (NAME-2, ...) if this one exists; nothing is deleted.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; train nothing.")]
@@ -74,14 +92,18 @@ KeyOption = Annotated[
 ]
 
 # of `latency`
-HostArgument = Annotated[str | None, typer.Argument(help="A host, such as nasattn_resnet50.")]
+HostArgument = Annotated[str | None, typer.Argument(help="A host, such as nasattn_resnet50.", autocompletion=completion.hosts)]
 PlacementArgument = Annotated[str | None, typer.Argument(help="Such as none,sge_g32,ela_l,none.")]
 InsteadSpaceOption = Annotated[
-    str | None, typer.Option("--space", help="Instead: what every attention of this space costs in every stage.")
+    str | None,
+    typer.Option("--space", help="Instead: what every attention of this space costs in every stage.", autocompletion=completion.spaces),
 ]
-LatencyDeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+LatencyDeviceOption = Annotated[str, typer.Option("--device", help="cpu or cuda.", autocompletion=completion.devices)]
 RuntimesOption = Annotated[
-    list[str] | None, typer.Option("--runtime", help="eager, compile, cudagraph or onnxruntime; may be repeated. Default: eager.")
+    list[str] | None,
+    typer.Option(
+        "--runtime", help="eager, compile, cudagraph or onnxruntime; may be repeated. Default: eager.", autocompletion=completion.runtimes
+    ),
 ]
 BatchOption = Annotated[int, typer.Option("--batch", help="Images at once.", min=1)]
 ResolutionOption = Annotated[int | None, typer.Option("--resolution", help="Side of the images in pixels. Default: the host's.", min=1)]

@@ -26,8 +26,8 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True, scope="session")
 def own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Neither decoded images nor checkpoints of a user are read or written; Ray's workers inherit this."""
-    for name in ("NASATTN_CACHE", "NASATTN_CHECKPOINTS"):
+    """Neither decoded images nor checkpoints nor logs of a user are read or written; Ray's workers inherit this."""
+    for name in ("NASATTN_CACHE", "NASATTN_CHECKPOINTS", "NASATTN_LOGS"):
         os.environ[name] = str(tmp_path_factory.mktemp(name.lower()))
 
 

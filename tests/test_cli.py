@@ -46,17 +46,25 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (folder / "stdout.txt").write_text(done.stdout)
+    (folder / "stderr.txt").write_text(done.stderr)
     return url, folder
 
 
-def test_a_search_prints_a_line_a_trial_and_the_front(searched: tuple[str, Path]) -> None:
+def test_a_search_that_is_piped_prints_the_front_and_beside_it_a_line_a_trial(searched: tuple[str, Path]) -> None:
+    progress = (searched[1] / "stderr.txt").read_text().splitlines()
+    assert progress[0].startswith("study small in sqlite:///")
+    assert [line[:5] for line in progress[1:4]] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert "none,none,none,none: accuracy" in "\n".join(progress)
     lines = (searched[1] / "stdout.txt").read_text().splitlines()
-    assert lines[0].startswith("study small in sqlite:///")
-    assert [line[:5] for line in lines[1:4]] == ["[1/3]", "[2/3]", "[3/3]"]
-    assert "none,none,none,none: accuracy" in "\n".join(lines)
-    assert any(line.startswith("Front of small") for line in lines)
+    assert lines[0].strip() == "Front of small"
     assert lines[-1] == "Export the best: nasattn export small --best --out DIR"
-    assert not any("ray" in line.lower() for line in lines)
+    assert not any("ray" in line.lower() for line in [*lines, *progress])
+
+
+def test_a_search_leaves_a_log(searched: tuple[str, Path]) -> None:
+    logs = [f.read_text() for f in Path(os.environ["NASATTN_LOGS"]).glob("*-search-small-*.log")]
+    progress = (searched[1] / "stderr.txt").read_text().splitlines()
+    assert any(all(line in text for line in progress) for text in logs)
 
 
 def test_optuna_sees_the_study(searched: tuple[str, Path]) -> None:
@@ -72,7 +80,9 @@ def read(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_front_as_json_has_the_contracts_fields(searched: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    members = json.loads(read(capsys, "front", "small", "--format", "json", "--storage", searched[0]))
+    printed = read(capsys, "front", "small", "--format", "json", "--storage", searched[0])
+    assert read(capsys, "front", "small", "--json", "--storage", searched[0]) == printed
+    members = json.loads(printed)
     assert members and all(set(m) >= FIELDS for m in members)
     assert all(0 <= m["accuracy"] <= 1 and m["latency_ratio_low"] <= m["latency_ratio"] <= m["latency_ratio_high"] for m in members)
     assert all(m["tier"] == "provisional" and m["seeds"] == 1 and m["accuracy_sd"] is None for m in members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +31,11 @@ from nasattn.store.records import EvaluationRecord
 if TYPE_CHECKING:
     from nasattn.search.driver import SearchResult
 
+_log = logging.getLogger("nasattn.search")
+
 
 class SearchView:
-    """Receives a search's events and shows them. Use it as a context manager.
+    """Receives a search's events and shows them, and logs them. Use it as a context manager.
 
     Args:
         console: Where to. A live view if it is a terminal, else a line per trial.
@@ -45,7 +48,8 @@ class SearchView:
         self.paused: set[int] = set()
         self.best: EvaluationRecord | None = None
         self.failed = 0
-        self.done = self.total = self.done_before = 0
+        self.trained: set[int] = set()
+        self.done = self.total = 0
         self.started = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}")
@@ -74,6 +78,7 @@ class SearchView:
             case TrialPaused():
                 self.running.pop(event.trial, None)
                 self.paused.add(event.trial)
+                self.trained.add(event.trial)
                 self._advance()
             case TrialResumed():
                 self.paused.discard(event.trial)
@@ -89,7 +94,7 @@ class SearchView:
 
     def _on_start(self, event: SearchStarted) -> None:
         self.total, self.done = event.trials, event.finished
-        self.done_before, self.started = event.finished, time.monotonic()
+        self.started = time.monotonic()
         self.bar.update(self.task, total=event.trials, completed=event.finished)
         known = f", {event.finished} of them known" if event.finished else ""
         workers = f"{event.workers} workers" if event.workers else "as many workers as the cluster has room for"
@@ -102,13 +107,22 @@ class SearchView:
         self.paused.discard(record.trial)
         self.done += record.is_own_trial
         self.failed += record.state == "FAIL"
+        if record.reused_from is None and record.seconds:
+            self.trained.add(record.trial)
         if record.accuracy is not None and (self.best is None or self.best.accuracy is None or record.accuracy > self.best.accuracy):
             self.best = record
         self._advance()
+        line = describe(record, self.done, self.total)
         if not self.live or record.state == "FAIL":
-            self._print(describe(record, self.done, self.total))
+            left = self._time_left() if record.state == "COMPLETE" else ""
+            self._print(f"{line}; {left}" if left else line)
+        else:
+            _log.info("%s", line)
+        if record.error:
+            _log.info("trial %d: %s", record.trial, record.error)
 
     def _print(self, line: str) -> None:
+        _log.info("%s", line)
         if not self.quiet:
             self.console.print(Text(line), soft_wrap=True)
 
@@ -116,10 +130,11 @@ class SearchView:
         self.bar.update(self.task, completed=self.done + len(self.paused), left=self._time_left())
 
     def _time_left(self) -> str:
-        done = self.done + len(self.paused)
-        if done <= self.done_before or done >= self.total:
+        """By what this run took for each trial that it trained, its start included; trials known from before take no time."""
+        left = self.total - self.done - len(self.paused)
+        if not self.trained or left <= 0:
             return ""
-        seconds = (time.monotonic() - self.started) / (done - self.done_before) * (self.total - done)
+        seconds = (time.monotonic() - self.started) / len(self.trained) * left
         return f"about {math.ceil(seconds / 60)} min left"
 
     def _render(self) -> RenderableType:

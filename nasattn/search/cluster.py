@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nasattn import log
 from nasattn.errors import NasattnError, UsageError
 
 RAY_ENVIRONMENT = {
@@ -30,12 +31,13 @@ NODE_SECONDS = 60.0  # in which a node must answer whether it can import nasattn
 
 
 def quiet_libraries() -> None:
-    """Settings that Ray and Optuna read when they are imported, and their own chatter off."""
+    """Settings that Ray and Optuna read when they are imported, and their own chatter off, or in the log where there is one."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings tell users what nasattn deals with
+    log.take_over("optuna", logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
@@ -78,6 +80,7 @@ def ray_cluster(address: str | None, workers: int | None) -> Iterator[dict[str, 
                     )
         except Exception as error:  # Ray raises bare Exceptions, too, as when a node takes too long to start
             raise NasattnError(_not_joined(address, str(error))) from None
+    log.take_over("ray", logging.ERROR)
     # Ray prints a dead worker's obituary to stdout, where results go; the trial's reason says the same
     shown, ray._private.worker._worker_logs_enabled = ray._private.worker._worker_logs_enabled, False
     try:
@@ -87,7 +90,18 @@ def ray_cluster(address: str | None, workers: int | None) -> Iterator[dict[str, 
     finally:
         ray._private.worker._worker_logs_enabled = shown
         if owned:
+            if address is None and log.current():
+                _keep_worker_output()
             ray.shutdown()
+
+
+def _keep_worker_output() -> None:
+    """What the workers of the Ray that was started here printed goes to the log."""
+    import ray
+
+    node = ray._private.worker._global_node
+    for file in sorted(Path(node.get_logs_dir_path()).glob("worker-*.[eo][ru][rt]")) if node else ():
+        log.keep_file(file, f"a worker's {'stderr' if file.suffix == '.err' else 'stdout'}, {file.name}:")
 
 
 @contextmanager
