@@ -19,19 +19,14 @@ from nasattn.search.study import StudyConfig, make_config
 from nasattn.store import StudyRecord
 from nasattn.tasks import Task, TaskRequest, load_task
 from nasattn.tasks import fingerprint as fingerprint_module
+from tests.image_folders import fill
 
 
 @pytest.fixture(autouse=True)
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two classes with 4 images to train on and 2 to validate on."""
     monkeypatch.setenv("NASATTN_CACHE", str(tmp_path / "cache"))
-    for split, count in (("train", 4), ("val", 2)):
-        for name, grey in (("cat", 10), ("dog", 200)):
-            place = tmp_path / "photos" / split / name
-            place.mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (20, 16), (grey + i,) * 3).save(place / f"{i}.png")
-    return tmp_path / "photos"
+    return fill(tmp_path / "photos")
 
 
 def load(folder: Path, **asked: Any) -> Task:
