@@ -46,6 +46,7 @@ class Format(StrEnum):
 @app.command()
 def search(
     space: options.SpaceOption = None,
+    host: options.HostOption = None,
     study: options.StudyOption = None,
     task: options.TaskOption = None,
     recipe: options.RecipeOption = None,
@@ -76,10 +77,6 @@ def search(
 ) -> None:
     """Search a space: measure latency, train proxies, record the front. Example: nasattn search --space resnet50_stages"""
     given = locals()
-    if space is None:
-        from nasattn.config import list_yaml
-
-        raise UsageError(f"--space is missing: name one of {', '.join(list_yaml('search_spaces'))}, or a YAML file")
     _search(_settings(given), "", storage, address, fresh, dry_run, quiet, as_json)
 
 
@@ -262,12 +259,26 @@ def studies(storage: options.StorageOption = None, as_json: options.JsonOption =
 
 @app.command()
 def spaces(
-    name: Annotated[str | None, typer.Argument(help="Show this space, or a YAML file, whole.")] = None, as_json: options.JsonOption = False
+    name: Annotated[str | None, typer.Argument(help="Show this space, or a YAML file, whole.")] = None,
+    host: options.YamlHostOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """List the shipped search spaces with their size and choices. Example: nasattn spaces resnet50_stages"""
+    """List the shipped search spaces with their size and choices.
+
+    Examples: nasattn spaces resnet50_stages
+              nasattn spaces --host resnet26d > my_space.yaml
+    """
     from nasattn.report.tables import space_summary, space_table, spaces_table
     from nasattn.space import list_spaces, load_space
 
+    if host is not None:
+        from nasattn.usual_space import space_yaml, usual_space
+
+        if name is not None:
+            raise UsageError(f"give a space or --host, got both {name} and --host {host}")
+        made = usual_space(host)
+        print(json.dumps(space_summary(made), indent=2) if as_json else space_yaml(made), end="\n" if as_json else "")
+        return
     loaded = [load_space(n) for n in ([name] if name else list_spaces())]
     if as_json:
         print(json.dumps([space_summary(s) for s in loaded], indent=2))
