@@ -145,8 +145,12 @@ def _search(
 
     config = make_config(settings, where)
     if dry_run:
-        figures = plan(config, address)
-        console.out().print_json(json.dumps(figures)) if as_json else console.print_pairs(figures)
+        from nasattn.report.plan import describe_plan
+        from nasattn.report.progress import measuring
+
+        with measuring(console.err(), "every choice once") as listener:
+            figures = plan(config, address, default_storage(storage), listener)
+        console.out().print_json(json.dumps(figures)) if as_json else console.print_pairs(describe_plan(figures))
         return
     printer = console.err() if as_json else console.out()
     with SearchView(printer, quiet) as view:

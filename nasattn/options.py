@@ -68,7 +68,9 @@ GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="Shar
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: cpu.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Of sampler, initialisation, data and data order. Default: 0.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin another study (NAME-2, ...) if this one exists; nothing is deleted.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Build every choice, say what it costs, how long and how much disk a search takes; train nothing.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Build every choice, say what it costs, how long and how much disk a search takes; train nothing.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing while searching.")]
 
 # of `front`

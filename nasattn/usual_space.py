@@ -38,7 +38,12 @@ def usual_space(name: str) -> SearchSpace:
     short = f"{host.name.removeprefix('nasattn_')}_stages"
     if short in list_yaml("search_spaces") and (shipped := load_space(short)).host == host.name:
         return shipped
-    return SearchSpace.from_dict(short, _content(host), source=f"the space made for {host.name}")
+    return SearchSpace.from_dict(short, _content(host), source=made_for(host.name))
+
+
+def made_for(host: str) -> str:
+    """The `source` of a space that was made for *host*."""
+    return f"the space made for {host}"
 
 
 def space_yaml(space: SearchSpace) -> str:
@@ -68,7 +73,9 @@ def _content(host: Host) -> dict[str, Any]:
     for number, (stage, native) in enumerate(zip(host.stages, host.native, strict=True), start=1):
         offered = {width: reduced[number - 1] for width, reduced in zip(PROXY_WIDTHS, proxies, strict=True)}
         stages[number] = {
-            name: options for name, values in _candidates(host, str(native)) if (options := _fitting(name, values, stage, offered)) is not None
+            name: options
+            for name, values in _candidates(host, str(native))
+            if (options := _fitting(name, values, stage, offered)) is not None
         }
     same = all(stage == stages[1] for stage in stages.values())
     plain = host.name.removeprefix("nasattn_")

@@ -199,7 +199,9 @@ def find_host(name: str) -> Host:
     near = did_you_mean(model.removeprefix("nasattn_"), plain)
     if timm.is_model(model):
         raise UsageError(f"timm's {model} cannot carry attentions: {near}`nasattn hosts` lists the {len(_HOSTS)} models that can")
-    raise UsageError(f"unknown host {name!r}: {near}there are {len(_HOSTS)}, such as {', '.join(list(plain)[:3])}; `nasattn hosts` lists them")
+    raise UsageError(
+        f"unknown host {name!r}: {near}there are {len(_HOSTS)}, such as {', '.join(list(plain)[:3])}; `nasattn hosts` lists them"
+    )
 
 
 def list_hosts() -> list[str]:

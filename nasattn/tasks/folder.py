@@ -25,8 +25,9 @@ from nasattn.tasks.images import Images, Ints
 # the folders in which a split is looked for, in this order, whatever their case
 SPLITS = {"train": ("train", "training"), "val": ("validation", "val", "valid", "eval", "evaluation"), "test": ("test", "testing")}
 NAMES = frozenset(name for names in SPLITS.values() for name in names)
-KINDS = frozenset(  # of image files, by the ends of their names
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2 .j2k .avif .tga .ico .sgi .pcx .dds .qoi".split()
+KINDS = (  # of image files, by the ends of their names
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"),
+    *(".pnm", ".jp2", ".j2k", ".avif", ".tga", ".ico", ".sgi", ".pcx", ".dds", ".qoi"),
 )
 SHARE = 0.15  # of each class's images, to validate on, and the same to hold out
 SPLIT_SEED = 0  # the same for all studies: else a trial with another seed would be scored on what the search has seen

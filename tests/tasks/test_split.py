@@ -82,7 +82,9 @@ def test_small_classes(tmp_path: Path) -> None:
     assert task.notes == ("no image of ant validates", "no image of ant, bee is held out")
     shutil.rmtree(tmp_path / "dog")
     shutil.rmtree(tmp_path / "cat")
-    with pytest.raises(TaskError, match="too few images: no class has enough of them that one is held out beside those that train; at least 3"):
+    with pytest.raises(
+        TaskError, match="too few images: no class has enough of them that one is held out beside those that train; at least 3"
+    ):
         load(tmp_path)
 
 
