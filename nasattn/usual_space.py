@@ -35,10 +35,15 @@ def usual_space(name: str) -> SearchSpace:
         UsageError: No such host; the message says which are near.
     """
     host = find_host(name)
-    short = f"{host.name.removeprefix('nasattn_')}_stages"
+    short = f"{_plain_name(host)}_stages"
     if short in list_yaml("search_spaces") and (shipped := load_space(short)).host == host.name:
         return shipped
-    return SearchSpace.from_dict(short, _content(host), source=made_for(host.name))
+    return made_space(host)
+
+
+def made_space(host: Host) -> SearchSpace:
+    """The space that is made for *host*, whether or not one is shipped."""
+    return SearchSpace.from_dict(f"{_plain_name(host)}_stages", _content(host), source=made_for(host.name))
 
 
 def made_for(host: str) -> str:
@@ -57,6 +62,10 @@ def space_yaml(space: SearchSpace) -> str:
         for name, options in choices.items():
             lines.append(f"    {name}:{' ' + _inline(options) if options else ''}")
     return "\n".join(lines) + "\n"
+
+
+def _plain_name(host: Host) -> str:
+    return host.name.removeprefix("nasattn_")
 
 
 def _scalar(text: str) -> str:
@@ -78,9 +87,8 @@ def _content(host: Host) -> dict[str, Any]:
             if (options := _fitting(name, values, stage, offered)) is not None
         }
     same = all(stage == stages[1] for stage in stages.values())
-    plain = host.name.removeprefix("nasattn_")
     return {
-        "description": f"Which attention in which stage of {plain}",
+        "description": f"Which attention in which stage of {_plain_name(host)}",
         "host": host.name,
         "stages": {"all": stages[1]} if same else stages,
     }
@@ -93,8 +101,8 @@ def _candidates(host: Host, native: str) -> Iterator[tuple[str, Options]]:
     token, _, mask = native.partition("@")
     if token == "se":
         yield "se", {"blocks": ["every", mask]} if mask else {}
-    if host.stages[0].forms == ("branch",):  # attends in place of nothing, in every second block
-        yield "fsla", {"cluster": [25, 49, 98], "overlap": [0, 10, 20], "blocks": ["even", "every"]}
+    if host.stages[0].forms == ("branch",):  # in its original form attention of this kind, in every second block
+        yield "fsla", {"cluster": [25, 49, 98], "overlap": [0, 10, 20], "blocks": [mask or "even", "every"]}
         return
     yield "sb", {}
     channels = min(host.stages[0].channels[host.stages[0].position])

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nasattn.attention import Placement
 from nasattn.errors import UsageError
@@ -205,19 +205,26 @@ def past_seconds(config: StudyConfig, store: Store | None) -> list[float]:
 def timed_training(config: StudyConfig, task: Task) -> float:
     """Seconds of a training of the plain proxy, from a few of its steps and one batch of its validation; the network is thrown away."""
     training = ProxyTraining(config.job(str(config.space.plain())), task)
-    count = min(STEPS, training.steps_per_epoch)
-    order, draws = draw_epoch(len(training.train), config.recipe, config.seed, 0)
-    used = count * training.batch
-    parts = zip(training.train.batches(order[:used], training.batch), draws[:used].to(training.device).split(training.batch), strict=True)
     training.model.train()
     seconds: list[float] = []
-    for number, ((images, labels), draw) in enumerate(parts):
+    for number, (images, labels, draws) in zip(range(min(STEPS, training.steps)), _batches(training), strict=False):
         with _timing(training.device, seconds):
-            training.step_once(number, images, labels, draw)
+            training.step_once(number, images, labels, draws)
         if sum(seconds) > STEP_SECONDS:
             break
     step = statistics.median(seconds[1:] or seconds)  # the first one makes the optimiser's state
     return step * training.steps + _validation(training) * len(training.marks)
+
+
+def _batches(training: ProxyTraining) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The batches of the first epochs: images, labels and draws."""
+    size = training.batch
+    for epoch in range(training.job.fidelity.epochs):
+        order, draws = draw_epoch(len(training.train), training.job.recipe, training.job.seed, epoch)
+        last = training.steps_per_epoch * size
+        places = draws[:last].to(training.device).split(size)
+        for (images, labels), place in zip(training.train.batches(order[:last], size), places, strict=True):
+            yield images, labels, place
 
 
 def _validation(training: ProxyTraining) -> float:
