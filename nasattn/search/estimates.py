@@ -207,13 +207,14 @@ def timed_training(config: StudyConfig, task: Task) -> float:
     training = ProxyTraining(config.job(str(config.space.plain())), task)
     training.model.train()
     seconds: list[float] = []
-    for number, (images, labels, draws) in zip(range(min(STEPS, training.steps)), _batches(training), strict=False):
-        with _timing(training.device, seconds):
-            training.step_once(number, images, labels, draws)
-        if sum(seconds) > STEP_SECONDS:
-            break
-    step = statistics.median(seconds[1:] or seconds)  # the first one makes the optimiser's state
-    return step * training.steps + _validation(training) * len(training.marks)
+    with Deployment(device=config.device).applied():  # one thread, as a worker has
+        for number, (images, labels, draws) in zip(range(min(STEPS, training.steps)), _batches(training), strict=False):
+            with _timing(training.device, seconds):
+                training.step_once(number, images, labels, draws)
+            if sum(seconds) > STEP_SECONDS:
+                break
+        step = statistics.median(seconds[1:] or seconds)  # the first one makes the optimiser's state
+        return step * training.steps + _validation(training) * len(training.marks)
 
 
 def _batches(training: ProxyTraining) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

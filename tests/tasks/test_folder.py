@@ -211,6 +211,13 @@ def test_files_of_all_kinds_are_found(tmp_path: Path, kind: str) -> None:
     assert load_task(str(tmp_path), TaskRequest(12)).classes == ("cat", "cow", "dog")
 
 
+def test_classes_are_in_natural_order(tmp_path: Path) -> None:
+    for name in ("10", "9", "a2", "A10", "²", "٣"):
+        for i in range(3):
+            save(picture(i), tmp_path, name, f"{i}.png")
+    assert load_task(str(tmp_path), TaskRequest(12)).classes == ("9", "10", "a2", "A10", "²", "٣")
+
+
 def test_links(tmp_path: Path) -> None:
     """A linked class counts, and a link to what it lies in is no endless way."""
     fill(tmp_path / "photos")

@@ -11,7 +11,8 @@ import torch
 
 from nasattn.errors import TaskError
 from nasattn.tasks import Task, TaskRequest, load_task
-from nasattn.tasks.folder import SHARE, cut, read_folder
+from nasattn.tasks.folder import read_folder
+from nasattn.tasks.split import SHARE, cut
 from tests.image_folders import fill, fill_classes, picture, save
 
 
