@@ -161,9 +161,9 @@ def search(
         address: A Ray cluster to join.
         fresh: Begin another study if there is one of this name.
         listener: Called with every event.
-        **settings: The keys of a study file: host, task (a name, or a folder of class folders), study, trials, time_budget, compute_budget, plateau, certify, sampler, halving,
-            max_latency, max_params, max_macs, max_memory, device, runtime, deployment, workers, gpus_per_trial, seed, fidelity,
-            recipe.
+        **settings: The keys of a study file: host, task (a name, or a folder of class folders), study, trials, time_budget,
+            compute_budget, plateau, certify, sampler, halving, max_latency, max_params, max_macs, max_memory, device, runtime,
+            deployment, workers, gpus_per_trial, seed, fidelity, recipe.
 
     Returns:
         The study, which holds the front.
