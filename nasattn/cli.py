@@ -297,11 +297,11 @@ def hosts(
     name: Annotated[str | None, typer.Argument(help="Show the stages of this host.")] = None, as_json: options.JsonOption = False
 ) -> None:
     """List the backbones that can carry a placement. Example: nasattn hosts nasattn_resnet50"""
-    from nasattn.hosts import get_host, list_hosts
+    from nasattn.hosts import find_host, list_hosts
     from nasattn.report.tables import host_summary, host_table
 
     if name:
-        host = get_host(name)
+        host = find_host(name)
         print(json.dumps(host_summary(host), indent=2)) if as_json else console.out().print(host_table(host))
     else:
         print(json.dumps(list_hosts(), indent=2) if as_json else "\n".join(sorted(list_hosts())))
