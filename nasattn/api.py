@@ -144,7 +144,7 @@ def open_study(name: str, storage: str | None = None) -> Study:
 
 
 def search(
-    space: str,
+    space: str | None = None,
     *,
     storage: str | None = None,
     address: str | None = None,
@@ -155,14 +155,15 @@ def search(
     """Search a space, as `nasattn search` does.
 
     Args:
-        space: Name of a shipped space, or a YAML file.
+        space: Name of a shipped space, or a YAML file; or leave it out and give *host*, whose space is made by itself (see
+            :func:`nasattn.usual_space.usual_space`).
         storage: URL of the database (see :func:`default_storage`).
         address: A Ray cluster to join.
         fresh: Begin another study if there is one of this name.
         listener: Called with every event.
-        **settings: The keys of a study file: task, study, trials, time_budget, compute_budget, plateau, certify, sampler, halving,
-            max_latency, max_params, max_macs, max_memory, device, runtime, deployment, workers, gpus_per_trial, seed, fidelity,
-            recipe.
+        **settings: The keys of a study file: host, task (a name, or a folder of class folders), study, trials, time_budget,
+            compute_budget, plateau, certify, sampler, halving, max_latency, max_params, max_macs, max_memory, device, runtime,
+            deployment, workers, gpus_per_trial, seed, fidelity, recipe.
 
     Returns:
         The study, which holds the front.

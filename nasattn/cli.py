@@ -47,6 +47,7 @@ class Format(StrEnum):
 @app.command()
 def search(
     space: options.SpaceOption = None,
+    host: options.HostOption = None,
     study: options.StudyOption = None,
     task: options.TaskOption = None,
     recipe: options.RecipeOption = None,
@@ -77,10 +78,6 @@ def search(
 ) -> None:
     """Search a space: measure latency, train proxies, record the front. Example: nasattn search --space resnet50_stages"""
     given = locals()
-    if space is None:
-        from nasattn.config import list_yaml
-
-        raise UsageError(f"--space is missing: name one of {', '.join(list_yaml('search_spaces'))}, or a YAML file")
     _search(_settings(given), "", storage, address, fresh, dry_run, quiet, as_json)
 
 
@@ -149,8 +146,12 @@ def _search(
 
     config = make_config(settings, where)
     if dry_run:
-        figures = plan(config, address)
-        console.out().print_json(json.dumps(figures)) if as_json else console.print_pairs(figures)
+        from nasattn.report.plan import describe_plan
+        from nasattn.report.progress import measuring
+
+        with measuring(console.err(), "every choice once") as listener:
+            figures = plan(config, address, default_storage(storage), listener)
+        console.out().print_json(json.dumps(figures)) if as_json else console.print_pairs(describe_plan(figures))
         return
     log.start("search", config.name)
     printer = console.out()
@@ -272,12 +273,25 @@ def studies(storage: options.StorageOption = None, as_json: options.JsonOption =
 @app.command()
 def spaces(
     name: Annotated[str | None, typer.Argument(help="Show this space, or a YAML file, whole.", autocompletion=completion.spaces)] = None,
+    host: options.YamlHostOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """List the shipped search spaces with their size and choices. Example: nasattn spaces resnet50_stages"""
+    """List the shipped search spaces with their size and choices.
+
+    Examples: nasattn spaces resnet50_stages
+              nasattn spaces --host resnet26d > my_space.yaml
+    """
     from nasattn.report.tables import space_summary, space_table, spaces_table
     from nasattn.space import list_spaces, load_space
 
+    if host is not None:
+        from nasattn.usual_space import space_yaml, usual_space
+
+        if name is not None:
+            raise UsageError(f"give a space or --host, got both {name} and --host {host}")
+        made = usual_space(host)
+        print(json.dumps(space_summary(made), indent=2) if as_json else space_yaml(made), end="\n" if as_json else "")
+        return
     loaded = [load_space(n) for n in ([name] if name else list_spaces())]
     if as_json:
         print(json.dumps([space_summary(s) for s in loaded], indent=2))
@@ -293,11 +307,11 @@ def hosts(
     as_json: options.JsonOption = False,
 ) -> None:
     """List the backbones that can carry a placement. Example: nasattn hosts nasattn_resnet50"""
-    from nasattn.hosts import get_host, list_hosts
+    from nasattn.hosts import find_host, list_hosts
     from nasattn.report.tables import host_summary, host_table
 
     if name:
-        host = get_host(name)
+        host = find_host(name)
         print(json.dumps(host_summary(host), indent=2)) if as_json else console.out().print(host_table(host))
     else:
         print(json.dumps(list_hosts(), indent=2) if as_json else "\n".join(sorted(list_hosts())))

@@ -16,6 +16,14 @@ StudyArgument = Annotated[str, typer.Argument(help="Name of the study (`nasattn 
 SpaceOption = Annotated[
     str | None, typer.Option("--space", help="A shipped space (`nasattn spaces`) or a YAML file.", autocompletion=completion.spaces)
 ]
+HostOption = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        help="Instead of --space: a host, or timm's name of it (resnet26d); its space is made by itself.",
+        autocompletion=completion.hosts,
+    ),
+]
 StudyOption = Annotated[
     str | None,
     typer.Option(
@@ -26,7 +34,7 @@ TaskOption = Annotated[
     str | None,
     typer.Option(
         "--task",
-        help="cued_digits, digits, pathfinder, torch/NAME, hfds/NAME, or a folder with train/ and val/.",
+        help="cued_digits, digits, pathfinder, torch/NAME, hfds/NAME, or a folder of class folders.",
         autocompletion=completion.tasks,
     ),
 ]
@@ -83,12 +91,19 @@ GpusOption = Annotated[float | None, typer.Option("--gpus-per-trial", help="Shar
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: cpu.", autocompletion=completion.devices)]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Of sampler, initialisation, data and data order. Default: 0.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin another study (NAME-2, ...) if this one exists; nothing is deleted.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done; train nothing.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Build every choice, say what it costs, how long and how much disk a search takes; train nothing.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print nothing while searching.")]
 
 # of `front`
 KeyOption = Annotated[
     str | None, typer.Option("--device", help="Another device key, or a part that fits one alone: the front of the same proxies there.")
+]
+
+# of `spaces`
+YamlHostOption = Annotated[
+    str | None, typer.Option("--host", help="Print the space of this host as a YAML file, to edit and to search by --space.")
 ]
 
 # of `latency`

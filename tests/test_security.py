@@ -108,13 +108,14 @@ def test_cached_images_run_nothing(tmp_path: Path, trace: Path, monkeypatch: pyt
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             (tmp_path / "photos" / split / name).mkdir(parents=True)
-            Image.new("RGB", (9, 9)).save(tmp_path / "photos" / split / name / "0.png")
+            for i in range(2):
+                Image.new("RGB", (9, 9)).save(tmp_path / "photos" / split / name / f"{i}.png")
     load_task(str(tmp_path / "photos"), TaskRequest(8))
     files = list((tmp_path / "cache").glob("*.npy"))
     assert files
     for file in files:
         np.save(file, np.array([Evil(trace)], dtype=object), allow_pickle=True)
-    assert len(load_task(str(tmp_path / "photos"), TaskRequest(8)).train) == 2
+    assert len(load_task(str(tmp_path / "photos"), TaskRequest(8)).train) == 4
     assert not trace.exists()
 
 

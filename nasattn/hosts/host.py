@@ -182,6 +182,28 @@ def get_host(name: str) -> Host:
     return _HOSTS[name]
 
 
+def find_host(name: str) -> Host:
+    """The host called *name*, or ``nasattn_`` and *name*: ``resnet26d`` is timm's own name of a model that is one.
+
+    Raises:
+        UsageError: There is none; the message tells one that timm knows but that cannot carry attentions from a wrong name.
+    """
+    if (found := _HOSTS.get(name) or _HOSTS.get(f"nasattn_{name}")) is not None:
+        return found
+    import timm
+
+    model, _, tag = name.partition(".")
+    if tag and (model in _HOSTS or f"nasattn_{model}" in _HOSTS):
+        raise UsageError(f"host {name!r} has a tag of pretrained weights: write {model}, and the tag as `recipe: {{pretrained: {tag}}}`")
+    plain = {n.removeprefix("nasattn_"): n for n in _HOSTS}
+    near = did_you_mean(model.removeprefix("nasattn_"), plain)
+    if timm.is_model(model):
+        raise UsageError(f"timm's {model} cannot carry attentions: {near}`nasattn hosts` lists the {len(_HOSTS)} models that can")
+    raise UsageError(
+        f"unknown host {name!r}: {near}there are {len(_HOSTS)}, such as {', '.join(list(plain)[:3])}; `nasattn hosts` lists them"
+    )
+
+
 def list_hosts() -> list[str]:
     """The names of all hosts."""
     return list(_HOSTS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nasattn.attention import Placement
@@ -15,7 +15,16 @@ from nasattn.search.continuing import baselines, enqueue, enter_study, evaluate_
 from nasattn.search.events import Event, SearchNoted, SearchStarted
 from nasattn.search.fingerprint import with_data
 from nasattn.search.ownership import owned
-from nasattn.search.planning import alike_in_proxy, check_buildable, default_workers, left_out, load_study_task, worker_resources
+from nasattn.search.planning import (
+    alike_in_proxy,
+    check_buildable,
+    default_workers,
+    fitted,
+    load_study_task,
+    space_line,
+    task_lines,
+    worker_resources,
+)
 from nasattn.search.study import StudyConfig
 from nasattn.store import EvaluationRecord, Store
 
@@ -89,7 +98,7 @@ def run_search(
     appraiser = Appraiser(store, config.space.host, config.deployment, config.limits, config.latency_seconds)
     appraiser.check_feasible(config.space)
     task = load_study_task(config)
-    config = replace(config, fidelity=replace(config.fidelity, val_samples=len(task.val), samples=len(task.train)))
+    asked, config = config.fidelity, fitted(config, task)
     config = with_data(config, task, None if fresh else store.find_study(config.name))
     config = enter_study(config, store, fresh)
     listener = listener or (lambda event: None)
@@ -106,7 +115,7 @@ def run_search(
         workers = config.workers or (None if address is not None or is_joined() else default_workers(config))
         trials = config.trials if retrain is None else search.counted + retrain
         listener(SearchStarted(config.name, trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
-        if note := left_out(task):
+        for note in filter(None, (space_line(config), *task_lines(asked, config, task))):
             listener(SearchNoted(note))
         return _run(config, search, workers, address, start, measured_at_end=placements is None)
 

@@ -22,9 +22,10 @@ from nasattn.proxy.defaults import default_settings
 from nasattn.proxy.recipe_file import read_recipe_file
 from nasattn.search.limits import UNITS, Limit
 from nasattn.search.samplers import SAMPLERS
-from nasattn.space import SearchSpace, load_space
+from nasattn.space import SearchSpace, list_spaces, load_space
 from nasattn.store.records import StudyRecord
 from nasattn.tasks import TaskRequest, list_tasks
+from nasattn.usual_space import usual_space
 
 MAX_SEED = 2**31 - 1  # of a database integer
 FIRST_GENERATOR = {"generator": 1}  # trainings on generated images have been known by the task's name alone
@@ -61,6 +62,7 @@ class StudyConfig:
         max_failures: Share of the trials of one run that may fail, from 0 to 1, once there are some: else the search ends.
         progress_timeout: Seconds after which a trial that has reported nothing counts as hanging and is ended; None: see
             :class:`~nasattn.search.loop.Watchdog`.
+        stretch: Where there are fewer images than the fidelity asks for, train more epochs: nobody has said how many.
         data: The fingerprint of the task's images, as the driver found them; empty: not known.
     """
 
@@ -86,6 +88,7 @@ class StudyConfig:
     certify: float = 0.2
     max_failures: float = 0.5
     progress_timeout: float | None = None
+    stretch: bool = False
     data: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -236,7 +239,7 @@ def _differences(prefix: str, old: Any, new: Any) -> list[str]:
 
 
 STUDY_KEYS = (
-    "space", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "compute_budget", "plateau", "certify", "max_failures", "progress_timeout",
+    "space", "host", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "compute_budget", "plateau", "certify", "max_failures", "progress_timeout",
     "sampler", "halving",
     "max_latency", "max_params", "max_macs", "max_memory", "device", "deployment", "runtime", "batch", "latency_seconds", "workers", "gpus_per_trial", "seed",
 )  # fmt: skip
@@ -248,8 +251,9 @@ def read_study_file(path: Path) -> dict[str, Any]:
     for key in data:
         if key not in STUDY_KEYS:
             raise StudyError(f"{path}: unknown key {key!r}; {did_you_mean(str(key), STUDY_KEYS)}allowed: {', '.join(STUDY_KEYS)}")
-    if not data.get("space"):
-        raise StudyError(f"{path}: key 'space' is missing; name a space or a space file")
+    if bool(data.get("space")) == bool(data.get("host")):
+        what = "keys 'space' and 'host' exclude each other" if data.get("space") else "key 'space' is missing"
+        raise StudyError(f"{path}: {what}; name a space or a space file by 'space', or a host by 'host'")
     if isinstance(data.get("recipe"), str):  # a file, beside this one or as seen from where we are
         beside = path.parent / data["recipe"]
         data["recipe"] = str(beside if os.path.isfile(beside) else data["recipe"])
@@ -266,9 +270,9 @@ def make_config(settings: dict[str, Any], where: str = "") -> StudyConfig:
         UsageError: A value that is not allowed.
     """
     given = {k: v for k, v in settings.items() if v is not None and k != "description"}
-    space = load_space(str(given.pop("space")))
-    fidelity, recipe = _proxy_settings(given, where)
-    changes: dict[str, Any] = {"fidelity": fidelity, "recipe": recipe}
+    space = _space(given)
+    fidelity, recipe, stretch = _proxy_settings(given, where)
+    changes: dict[str, Any] = {"fidelity": fidelity, "recipe": recipe, "stretch": stretch}
     if "study" in given:
         changes["name"] = str(given.pop("study"))
     changes["limits"] = {cost: Limit.parse(cost, str(given.pop(f"max_{cost}"))) for cost in UNITS if f"max_{cost}" in given}
@@ -282,8 +286,20 @@ def make_config(settings: dict[str, Any], where: str = "") -> StudyConfig:
     return StudyConfig(space=space, **changes, **given)
 
 
-def _proxy_settings(given: dict[str, Any], where: str) -> tuple[Fidelity, Recipe]:
-    """Fidelity and recipe: what is given, else what a recipe file gives, else the task's defaults."""
+def _space(given: dict[str, Any]) -> SearchSpace:
+    """The space that is named, or the usual one of the host that is."""
+    space, host = given.pop("space", None), given.pop("host", None)
+    if (space is None) == (host is None):
+        raise UsageError(
+            f"--space and --host exclude each other, got {space} and {host}: give one of them"
+            if space is not None
+            else f"--space is missing: name one of {', '.join(list_spaces())}, or a YAML file; or a host by --host, such as resnet26d"
+        )
+    return load_space(str(space)) if host is None else usual_space(str(host))
+
+
+def _proxy_settings(given: dict[str, Any], where: str) -> tuple[Fidelity, Recipe, bool]:
+    """Fidelity and recipe: what is given, else what a recipe file gives, else the task's defaults; and whether the epochs are such a default."""
     fidelity, recipe = given.pop("fidelity", {}), given.pop("recipe", {})
     if isinstance(recipe, str):
         from_file, recipe = read_recipe_file(recipe)
@@ -296,7 +312,7 @@ def _proxy_settings(given: dict[str, Any], where: str) -> tuple[Fidelity, Recipe
         raise UsageError(
             f"{where}fidelity: width must be 1 with pretrained weights, got {fidelity['width']}: they fit the whole host only; leave width out"
         )
-    return replace(usual_fidelity, **fidelity), replace(usual_recipe, **recipe)
+    return replace(usual_fidelity, **fidelity), replace(usual_recipe, **recipe), "epochs" not in fidelity
 
 
 def parse_duration(text: str, what: str = "time budget") -> float:

@@ -23,7 +23,7 @@ def load_task(name: str, request: TaskRequest | None = None) -> Task:
 
     Args:
         name: An embedded task, perhaps with a parameter as ``pathfinder/9``; a torchvision dataset as ``torch/cifar100``; a Hugging Face
-            dataset as ``hfds/OWNER/NAME``; or a folder with train/ and val/.
+            dataset as ``hfds/OWNER/NAME``; or a folder of class folders, perhaps below train/, val/ and test/.
         request: Resolution, numbers of images, seed, and whether to score on the held-out images.
 
     Raises:
@@ -45,5 +45,5 @@ def load_task(name: str, request: TaskRequest | None = None) -> Task:
     if known:
         raise TaskError(f"task {head} takes no parameter, got {name!r}; write {head}")
     raise TaskError(
-        f"unknown task {name!r}: {did_you_mean(name, list_tasks())}allowed: {', '.join(list_tasks())}, torch/NAME, hfds/NAME, or a folder with train/ and val/"
+        f"unknown task {name!r}: {did_you_mean(name, list_tasks())}allowed: {', '.join(list_tasks())}, torch/NAME, hfds/NAME, or a folder of class folders"
     )

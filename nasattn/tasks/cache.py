@@ -31,7 +31,7 @@ from nasattn.errors import TaskError
 from nasattn.tasks.images import BrokenImage, Images, Pixels
 
 AT_ONCE = 1024  # images decoded between two writes
-VERSION = 2  # raise it when the same file shall give other pixels
+VERSION = 3  # raise it when the same file shall give other pixels
 LEFT_OUT = 100  # one image in so many may be broken, and one in any case
 T = TypeVar("T")
 
@@ -196,6 +196,7 @@ def _read(images: Images, wanted: int, read: Callable[[int], T], keep: Callable[
     looked_at = 0
     with ThreadPoolExecutor(cpus()) as threads, warnings.catch_warnings():
         warnings.simplefilter("ignore", DecompressionBombWarning)  # such an image is broken to us
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # of EXIF that is broken, whose pixels are not
         while (missing := wanted - (looked_at - len(broken))) > 0 and looked_at < len(images):
             rows = range(looked_at, min(looked_at + min(AT_ONCE, missing), len(images)))
             results = list(threads.map(attempt, rows))

@@ -1,4 +1,4 @@
-"""Images from a folder, a torchvision dataset or the Hugging Face hub, read by timm's `create_dataset`.
+"""Images from a folder, a torchvision dataset or the Hugging Face hub, the last two read by timm's `create_dataset`.
 
 Each is cut in three: images to train on, images to validate on, and images that are held out. Validation images choose
 the placements of a search, so its accuracies flatter them; the held-out ones are read only when a request asks for them.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,61 +16,40 @@ import torch
 
 from nasattn.errors import TaskError
 from nasattn.tasks.cache import checked, decoded, most_left_out, reserve
+from nasattn.tasks.folder import SPLITS, read_folder
 from nasattn.tasks.images import Images
 from nasattn.tasks.stream import StreamedSplit, memory_limit
 from nasattn.tasks.task import Split, Task, TaskRequest
 
-# the folders in which timm looks for a split, in its order
-TRAIN, VAL, TEST = ("train", "training"), ("validation", "val", "valid", "eval", "evaluation"), ("test",)
+TRAIN, VAL, TEST = SPLITS.values()
 VAL_SHARE = 0.1  # of the training images, where there are test images but none for validation
-FOLDERS = ("torch/image_folder", "torch/folder")  # torchvision's reader of folders
+FOLDERS = ("torch/image_folder", "torch/folder")  # torchvision's names for folders
 
 
-def folder_task(folder: str, request: TaskRequest) -> Task:
-    """A folder with ``train/CLASS/*`` and ``val/CLASS/*`` (or timm's synonyms, such as ``validation``).
-
-    Held out are the images in ``test/`` beside ``val/``. Where there is one of the two folders, half of the images of each of
-    its classes are held out and the other half validates.
+def folder_task(folder: str, request: TaskRequest, name: str | None = None) -> Task:
+    """A folder of images (see :func:`nasattn.tasks.folder.read_folder`), called *name*, else as the folder.
 
     Raises:
-        TaskError: No train or val folder, no image in it, classes that differ, or more broken images than may be left out.
+        TaskError: The folder is not laid out as it should be, or holds more broken images than may be left out.
     """
-    train_folder, (val_folder, halved) = _folder_of(folder, "train", TRAIN), _scored_folder(folder, request.held_out)
-    train = _open("", train_folder, "train", search_split=False)
-    class_to_idx = _classes(train, train_folder)
-    if len(class_to_idx) < 2:
-        raise TaskError(f"task folder {folder}: train/ has {len(class_to_idx)} class folder with images; at least 2 are needed")
-    unknown = set(_classes(_open("", val_folder, "validation", search_split=False), val_folder)) - set(class_to_idx)
-    if unknown:
-        name = "test" if Path(val_folder).name in TEST else "val"
-        raise TaskError(
-            f"task folder {folder}: {name}/ has classes that train/ lacks: {', '.join(sorted(unknown))}; add them to train/ or remove them"
-        )
-    val = Images.of(_open("", val_folder, "validation", search_split=False, class_map=class_to_idx))
-    trained = Images.of(train)
-    sources = {"train": trained, "val": val}
-    return _task(folder, tuple(class_to_idx), trained, _half(folder, val, request) if halved else val, request, sources)
+    found = read_folder(folder)
+    scored = found.splits["test" if request.held_out else "val"]
+    task = _task(name or folder, found.classes, found.splits["train"], scored, request, found.splits)
+    return replace(task, counts={kind: len(images) for kind, images in found.splits.items()}, rule=found.rule, notes=found.notes)
 
 
 def torchvision_task(name: str, request: TaskRequest) -> Task:
     """A torchvision dataset by timm's name, ``torch/cifar100``, from the folder NASATTN_DATA (default ``data``). Nothing is downloaded.
 
     Torchvision's test set (for ImageNet and others its validation set) is held out; a tenth of the training images of each class
-    validates and is not trained on. ``torch/image_folder`` is cut as any folder.
+    validates and is not trained on. ``torch/image_folder`` is read as any folder.
 
     Raises:
         TaskError: timm does not know the name, or the data are not in the folder.
     """
     root = os.environ.get("NASATTN_DATA", "data")
     if name.lower() in FOLDERS:
-        train_folder, (val_folder, halved) = _folder_of(root, "train", TRAIN), _scored_folder(root, request.held_out)
-        train, val = (
-            _open(name, folder, split, search_split=False) for folder, split in ((train_folder, "train"), (val_folder, "validation"))
-        )
-        _require_same_classes(name, train, val)
-        trained, scored = Images.of(train), Images.of(val)
-        sources = {"train": trained, "val": scored}
-        return _task(name, tuple(train.classes), trained, _half(name, scored, request) if halved else scored, request, sources)
+        return folder_task(root, request, name)
     train = _open(name, root, "train")
     images = Images.of(train)
     sources = {"train": images}
@@ -155,25 +133,6 @@ def _columns(name: str, features: Any) -> tuple[str, str, tuple[str, ...]]:
     return image, label, named.get(label, ())
 
 
-def _folder_of(folder: str, split: str, names: tuple[str, ...]) -> str:
-    found = _find(folder, names)
-    if found is None:
-        raise TaskError(f"task folder {folder}: no folder {split}/ in it; put images into {folder}/train/CLASS/ and {folder}/val/CLASS/")
-    return found
-
-
-def _find(folder: str, names: tuple[str, ...]) -> str | None:
-    return next((str(Path(folder) / name) for name in names if (Path(folder) / name).is_dir()), None)
-
-
-def _scored_folder(folder: str, held_out: bool) -> tuple[str, bool]:
-    """The folder to score on, and whether the held-out images lie in it too."""
-    val, test = _find(folder, VAL), _find(folder, TEST)
-    if val and test:
-        return (test if held_out else val), False
-    return _folder_of(folder, "val", (*VAL, *TEST)), True
-
-
 def _half(name: str, images: Images, request: TaskRequest) -> Images:
     """The half of *images* that validates, or the one that is held out."""
     val, held_out = images.part(0.5)
@@ -186,13 +145,6 @@ def _require_same_classes(name: str, train: Any, val: Any) -> None:
     """torchvision numbers the classes of each folder by itself."""
     if getattr(val, "classes", None) != getattr(train, "classes", None):
         raise TaskError(f"task {name}: train has the classes {train.classes}, validation {val.classes}; both need the same")
-
-
-def _classes(dataset: Any, folder: str) -> dict[str, int]:
-    classes: dict[str, int] = dataset.reader.class_to_idx
-    if "" in classes:  # timm's name for the class of images that lie in the folder itself
-        raise TaskError(f"task folder {folder}: images lie in it without a class; put them into {folder}/CLASS/")
-    return classes
 
 
 def _open(name: str, root: str | None, split: str, **kwargs: Any) -> Any:
@@ -235,7 +187,8 @@ def _task(name: str, classes: tuple[str, ...], train: Images, val: Images, reque
     streamed = train_bytes + val_bytes > limit
     train_split, skipped = _split(chosen[0], request.resolution, streamed)
     val_split, val_skipped = _split(chosen[1], request.resolution, streamed and val_bytes > limit)
-    return Task(name=name, classes=classes, train=train_split, val=val_split, skipped=skipped + val_skipped, sources=sources)
+    counts = {"train": len(train), "test" if request.held_out else "val": len(val)}
+    return Task(name, classes, train_split, val_split, skipped + val_skipped, sources, counts=counts)
 
 
 def _choose(images: Images, samples: int | None, seed: int, key: int) -> _Chosen:

@@ -10,7 +10,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from nasattn.errors import TaskError
 
@@ -175,11 +175,30 @@ def _not_too_large(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit greys at 255, not scale them
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    """*image* as a viewer shows it: upright, without transparency, 8 bits a channel."""
+    image = _upright(image)
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip them at 255, not scale them
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours, without Pillow's warning
     return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as the camera noted in its EXIF; where that is broken, as it is."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of whatever kind Pillow's reader of broken EXIF makes it; the pixels need it not
+        return image
+    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+
+
+def _eight_bits(grey: npt.NDArray[Any]) -> Pixels:
+    """Greys of 16 bits, or floats from 0 to 1 (from 0 to 255 where one is above 1), as bytes."""
+    if grey.dtype.kind == "f":
+        grey = np.nan_to_num(grey) * (255 if np.nanmax(grey, initial=0) <= 1 else 1)
+        return grey.clip(0, 255).round().astype(np.uint8)
+    return (grey.astype(np.int64).clip(0, 65_535) >> 8).astype(np.uint8)
 
 
 def _fit(image: Image.Image, resolution: int) -> Image.Image:

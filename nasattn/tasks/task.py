@@ -67,6 +67,9 @@ class Task:
         skipped: Names of images that cannot be decoded and are left out of both.
         sources: Of a task that reads its images, all that it may draw from, by the name of their split.
         version: Of a task that generates its images, raised when the same request shall give others.
+        counts: Of a task that reads its images, how many ``train``, ``val`` and ``test`` hold, whatever the request takes of them.
+        rule: How a folder is cut into these, in a few words.
+        notes: A line for whatever else is left out of a folder.
     """
 
     name: str
@@ -76,6 +79,9 @@ class Task:
     skipped: tuple[str, ...] = ()
     sources: Mapping[str, Images] = field(default_factory=dict)
     version: int = 1
+    counts: Mapping[str, int] = field(default_factory=dict)
+    rule: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def in_chans(self) -> int:
@@ -84,7 +90,8 @@ class Task:
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What its images are (see :func:`nasattn.tasks.fingerprint.fingerprint_of`). Raises TaskError where one has vanished."""
-        return fingerprint_of(self.sources, self.version)
+        found = fingerprint_of(self.sources, self.version)
+        return {**found, "split": self.rule} if self.rule else found
 
 
 @dataclass(frozen=True)

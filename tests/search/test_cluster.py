@@ -138,7 +138,7 @@ def test_workers_are_given_the_users_folders(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_plan_leaves_the_number_of_workers_to_the_cluster(space_file: str) -> None:
-    assert plan(configure(space_file), "auto")["workers"] == "as many as the cluster has room for"
+    assert plan(configure(space_file), "auto")["workers"] is None
     assert plan(configure(space_file, workers=3), "auto")["workers"] == 3
 
 

@@ -19,19 +19,14 @@ from nasattn.search.study import StudyConfig, make_config
 from nasattn.store import StudyRecord
 from nasattn.tasks import Task, TaskRequest, load_task
 from nasattn.tasks import fingerprint as fingerprint_module
+from tests.image_folders import fill
 
 
 @pytest.fixture(autouse=True)
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two classes with 4 images to train on and 2 to validate on."""
     monkeypatch.setenv("NASATTN_CACHE", str(tmp_path / "cache"))
-    for split, count in (("train", 4), ("val", 2)):
-        for name, grey in (("cat", 10), ("dog", 200)):
-            place = tmp_path / "photos" / split / name
-            place.mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (20, 16), (grey + i,) * 3).save(place / f"{i}.png")
-    return tmp_path / "photos"
+    return fill(tmp_path / "photos")
 
 
 def load(folder: Path, **asked: Any) -> Task:
@@ -59,10 +54,10 @@ def test_what_changed_is_said(images: Path) -> None:
     Image.new("RGB", (20, 16), (99, 0, 0)).save(images / "train/dog/new.png")
     assert change(before, images) == "train/dog: 4 images -> 5"
     (images / "val/cat/0.png").unlink()
-    assert change(before, images) == "train/dog: 4 images -> 5; val/cat: 2 images -> 1"
+    assert change(before, images) == "test/cat: 1 images -> 0; train/dog: 4 images -> 5; val/cat: other files, still 1"
     shutil.copy(images / "train/dog/0.png", images / "val/cat/0.png")
     (images / "train/dog/new.png").unlink()
-    assert change(before, images) == "val/cat: other files, still 2"
+    assert change(before, images) in ("test/cat: other files, still 1", "val/cat: other files, still 1")
     shutil.copy(images / "val/cat/1.png", images / "val/cat/0.png")
     for name in "abcdef":
         (images / "train" / name).mkdir()
@@ -97,7 +92,7 @@ def test_another_content_of_the_same_size(images: Path) -> None:
 def test_many_folders_are_told_by_their_split(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprint_module, "MOST_PARTS", 1)
     before = load(images)
-    assert set(before.fingerprint["parts"]) == {"train", "val"}
+    assert set(before.fingerprint["parts"]) == {"train", "val", "test"}
     (images / "train/dog/0.png").unlink()
     assert change(before, images) == "train: 8 images -> 7"
 
@@ -164,11 +159,17 @@ def test_a_search_tells_of_broken_images_once_and_refuses_changed_ones(
         return events
 
     for _ in range(2):
-        started, noted = run()
+        started, *noted = run()
         assert isinstance(started, SearchStarted)
-        assert noted == SearchNoted(f"1 image could not be decoded and is left out: {images}/train/dog/2.png")
+        assert noted == [
+            SearchNoted(
+                "images of photos: 2 classes, 8 images to train on, 2 to validate, 2 held out (by file names half of each class in val/ is held out)"
+            ),
+            SearchNoted("fewer images than the 8,000 that the fidelity asks for: all are trained on"),
+            SearchNoted(f"1 image could not be decoded and is left out: {images}/train/dog/2.png"),
+        ]
     (images / "train/cat/0.png").unlink()
     with pytest.raises(StudyError, match=r"\(train/cat: 4 images -> 3\): restore them"):
         run_search(config, url)
-    started, _ = run(fresh=True)
+    started, *_ = run(fresh=True)
     assert isinstance(started, SearchStarted) and started.study == "s-2"

@@ -72,7 +72,7 @@ def test_a_configuration_from_keys() -> None:
 
 def test_none_stands_for_the_default() -> None:
     settings = dict.fromkeys(("study", "task", "trials", "time_budget", "sampler", "max_latency", "device", "workers", "seed", "fidelity"))
-    assert make_config({"space": "resnet18_stages", **settings}) == StudyConfig(SPACE)
+    assert make_config({"space": "resnet18_stages", **settings}) == StudyConfig(SPACE, stretch=True)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ def test_there_is_a_study_to_begin_with() -> None:
     [
         ("space: x\ntrial: 3", "unknown key 'trial'; Did you mean 'trials'"),
         ("space: x\n7: 3", "unknown key 7; allowed: "),
-        ("task: digits", "key 'space' is missing; name a space or a space file"),
-        ("space: ", "key 'space' is missing; name a space or a space file"),
+        ("task: digits", "key 'space' is missing; name a space or a space file by 'space', or a host by 'host'"),
+        ("space: ", "key 'space' is missing; name a space or a space file by 'space', or a host by 'host'"),
         ("space: x\nfidelity: 3", "fidelity must be a mapping, got 3"),
         ("space: x\nrecipe: [lr]", "recipe must be a mapping, got ['lr']"),
         ("- space", "must hold a mapping of keys to values, got list"),

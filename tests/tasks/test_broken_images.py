@@ -17,18 +17,12 @@ from PIL import Image
 from nasattn.errors import TaskError
 from nasattn.tasks import Split, Task, TaskRequest, load_task
 from nasattn.tasks.images import LONGEST, MOST_PIXELS, BrokenImage, Images
+from tests.image_folders import fill, picture
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes: dark cats and bright dogs, 4 each to train on and 2 to validate on."""
-    for split, count in (("train", 4), ("val", 2)):
-        for name, grey in (("cat", 10), ("dog", 200)):
-            place = tmp_path / "photos" / split / name
-            place.mkdir(parents=True)
-            for i in range(count):
-                Image.new("RGB", (20, 16), (grey + i,) * 3).save(place / f"{i}.png")
-    return tmp_path / "photos"
+    return fill(tmp_path / "photos")
 
 
 def load(folder: Path) -> Task:
@@ -39,10 +33,6 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
-
-
-def grey(value: int = 90, size: tuple[int, int] = (20, 16)) -> Image.Image:
-    return Image.new("RGB", size, (value,) * 3)
 
 
 def claiming(width: int, height: int) -> bytes:
@@ -63,7 +53,7 @@ BROKEN = {
     "half a png": encoded(NOISE, "PNG")[:2000],
     "half a jpeg": encoded(NOISE, "JPEG")[:900],
     "a header only": encoded(NOISE, "PNG")[:33],
-    "a wrong checksum": encoded(grey(), "PNG")[:40] + b"\0\0\0\0" + encoded(grey(), "PNG")[44:],
+    "a wrong checksum": encoded(picture(90), "PNG")[:40] + b"\0\0\0\0" + encoded(picture(90), "PNG")[44:],
     "zeros": bytes(5_000),
     "a bomb": claiming(100_000, 100_000),
     "a bomb of which Pillow only warns": claiming(MOST_PIXELS // 10_000 + 1, 10_000),
@@ -109,21 +99,26 @@ def one_split(folder: Path) -> object:
 
 
 def animation(kind: str) -> bytes:
-    return encoded(grey(90), kind, save_all=True, append_images=[grey(10), grey(200)], duration=10)
+    return encoded(picture(90), kind, save_all=True, append_images=[picture(10), picture(200)], duration=10)
 
 
 SOUND = {
-    "one pixel": encoded(grey(size=(1, 1)), "PNG"),
-    "CMYK": encoded(grey().convert("CMYK"), "JPEG", quality=100),
-    "grey": encoded(grey().convert("L"), "JPEG", quality=100),
-    "grey and alpha": encoded(grey().convert("LA"), "PNG"),
-    "a palette with a transparent colour": encoded(grey().quantize(4), "PNG", transparency=0),
-    "a palette with transparencies": encoded(grey().quantize(4), "PNG", transparency=bytes([0, 128, 255, 255])),
+    "one pixel": encoded(picture(90, size=(1, 1)), "PNG"),
+    "CMYK": encoded(picture(90).convert("CMYK"), "JPEG", quality=100),
+    "grey": encoded(picture(90).convert("L"), "JPEG", quality=100),
+    "grey and alpha": encoded(picture(90).convert("LA"), "PNG"),
+    "a palette with a transparent colour": encoded(picture(90).quantize(4), "PNG", transparency=0),
+    "a palette with transparencies": encoded(picture(90).quantize(4), "PNG", transparency=bytes([0, 128, 255, 255])),
     "16 bits of grey": encoded(Image.fromarray(np.full((16, 20), 90 * 257, np.uint16)), "PNG"),
     "an animated GIF": animation("GIF"),
     "an animated PNG": animation("PNG"),
-    "a WebP": encoded(grey(), "WEBP", lossless=True),
-    "a progressive JPEG": encoded(grey(), "JPEG", progressive=True, quality=100),
+    "a WebP": encoded(picture(90), "WEBP", lossless=True),
+    "16 bits of grey in a TIFF": encoded(Image.fromarray(np.full((16, 20), 90 * 257, np.uint16)), "TIFF"),
+    "32 bits of grey": encoded(Image.fromarray(np.full((16, 20), 90 * 257, np.int32)), "TIFF"),
+    "floats": encoded(Image.fromarray(np.full((16, 20), 90 / 255, np.float32)), "TIFF"),
+    "floats of bytes": encoded(Image.fromarray(np.full((16, 20), 90, np.float32)), "TIFF"),
+    "broken EXIF": encoded(picture(90), "JPEG", quality=100, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
+    "a progressive JPEG": encoded(picture(90), "JPEG", progressive=True, quality=100),
 }
 
 
@@ -138,6 +133,22 @@ def test_what_can_be_decoded_is(folder: Path, kind: str, recwarn: pytest.Warning
     cow = task.train.images[task.train.labels == task.classes.index("cow")]
     assert cow.shape == (1, 3, 12, 12) and (cow.int() - 90).abs().max() <= 2
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photograph_taken_sideways_is_turned(folder: Path, kind: str) -> None:
+    """As every viewer does: the file's left half, which is dark, is the top of the picture."""
+    pixels = np.full((24, 24), 200, np.uint8)
+    pixels[:, :12] = 20
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = folder / "train/cow/0.jpg"
+    file.parent.mkdir()
+    file.write_bytes(encoded(Image.fromarray(pixels).convert("RGB"), kind, exif=exif, quality=100))
+    task = load(folder)
+    assert isinstance(task.train, Split)
+    (cow,) = task.train.images[task.train.labels == task.classes.index("cow")].int()
+    assert (cow[:, :5] < 60).all() and (cow[:, 7:] > 160).all()
 
 
 def test_an_image_of_one_row_does_not_fill_the_memory(folder: Path) -> None:

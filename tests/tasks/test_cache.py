@@ -15,18 +15,13 @@ from nasattn.errors import TaskError
 from nasattn.tasks import Split, TaskRequest, load_task
 from nasattn.tasks.cache import most_left_out, reserve
 from nasattn.tasks.images import Images
+from tests.image_folders import fill
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes, 6 images to train on and 2 to validate on."""
-    for split, count in (("train", 3), ("val", 1)):
-        for name, grey in (("cat", 10), ("dog", 200)):
-            for i in range(count):
-                file = tmp_path / "photos" / split / name / f"{i}.png"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (20, 16), (grey + i, grey, 0)).save(file)
-    return tmp_path / "photos"
+    """Two classes, 6 images to train on, 2 to validate on and 2 held out."""
+    return fill(tmp_path / "photos", images=3)
 
 
 @pytest.fixture

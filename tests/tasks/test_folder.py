@@ -11,32 +11,13 @@ from PIL import Image
 
 from nasattn.errors import TaskError
 from nasattn.tasks import TaskRequest, load_task
-
-
-def picture(grey: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
-    return Image.new("RGB", size, (grey, grey, grey))
+from tests.image_folders import fill, picture, save
 
 
 def in_mode(grey: int, mode: str) -> Image.Image:
     if mode == "I;16":
         return Image.fromarray(np.full((16, 20), grey * 257, np.uint16))
     return picture(grey).quantize(4) if mode == "P" else picture(grey).convert(mode)
-
-
-def save(image: Image.Image, *path: str | Path) -> Path:
-    file = Path(*path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    image.save(file)
-    return file
-
-
-def fill(folder: Path, train: str = "train", val: str = "val", images: int = 4) -> Path:
-    """Cats are dark, dogs are bright, each image a little brighter than the one before."""
-    for split, count in ((train, images), (val, 2)):
-        for name, grey in (("cat", 10), ("dog", 200)):
-            for i in range(count):
-                save(picture(grey + i), folder, split, name, f"{i}.png")
-    return folder
 
 
 def greys(images: torch.Tensor) -> list[int]:
@@ -60,28 +41,40 @@ def test_a_folder(tmp_path: Path) -> None:
         assert [int(g >= 200) for g in greys(split.images)] == split.labels.tolist()
 
 
-@pytest.mark.parametrize(("train", "val"), [("training", "validation"), ("train", "valid"), ("train", "eval"), ("train", "test")])
+@pytest.mark.parametrize(("train", "val"), [("training", "validation"), ("train", "valid"), ("train", "eval"), ("Train", "Valid")])
 def test_other_names_of_the_splits(tmp_path: Path, train: str, val: str) -> None:
     task = load_task(str(fill(tmp_path, train, val)), TaskRequest(resolution=12))
     assert (len(task.train), len(task.val)) == (8, 2)
     save(picture(0), tmp_path, val, "cow", "0.png")
-    assert f"{'test' if val == 'test' else 'val'}/ has classes that train/ lacks: cow" in refused(tmp_path)
+    assert f"{val}/ has classes that train/ lacks: cow" in refused(tmp_path)
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     fill(tmp_path)
     for split in ("train", "val"):
-        save(picture(100), tmp_path, split, split, "0.png")
-        save(picture(100), tmp_path, split, "train", "0.png")
-        save(picture(100), tmp_path, split, "val", "0.png")
-    assert load_task(str(tmp_path)).classes == ("cat", "dog", "train", "val")
+        for name in ("train", "val", "test"):
+            save(picture(100), tmp_path, split, name, "0.png")
+    assert load_task(str(tmp_path)).classes == ("cat", "dog", "test", "train", "val")
 
 
 def test_classes_in_folders_of_folders(tmp_path: Path) -> None:
     for split in ("train", "val"):
-        save(picture(1), tmp_path, split, "animals", "cat", "0.png")
-        save(picture(2), tmp_path, split, "things", "cup", "0.png")
+        for i in range(2):
+            save(picture(1 + i), tmp_path, split, "animals", "cat", f"{i}.png")
+            save(picture(5 + i), tmp_path, split, "things", "cup", f"{i}.png")
     assert load_task(str(tmp_path)).classes == ("cat", "cup")
+
+
+@pytest.mark.parametrize("inner", [("images",), ("red", "blue"), (".",), ("a/b", "a")])
+def test_the_uppermost_folder_is_the_class_where_the_innermost_cannot_be(tmp_path: Path, inner: tuple[str, ...]) -> None:
+    """Of Tiny ImageNet every class has its images in a folder `images`."""
+    for split in ("train", "val"):
+        for name in ("cat", "dog", "cow"):
+            for place in inner:
+                for i in range(2):
+                    save(picture(1 + i), tmp_path, split, name, place, f"{i}.png")
+    task = load_task(str(tmp_path), TaskRequest(12))
+    assert (task.classes, len(task.train)) == (("cat", "cow", "dog"), 6 * len(inner))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
@@ -126,7 +119,7 @@ def test_the_subset_is_seeded(tmp_path: Path) -> None:
 
 
 def test_held_out_images_lie_in_test(tmp_path: Path) -> None:
-    """A search neither lists nor opens them: what is broken there shows only when they are asked for."""
+    """A search does not open them: what is broken there shows only when they are asked for. Classes that are wrong show at once."""
     fill(tmp_path)
     for name, grey in (("cat", 50), ("dog", 150)):
         save(picture(grey), tmp_path, "test", name, "0.png")
@@ -134,58 +127,44 @@ def test_held_out_images_lie_in_test(tmp_path: Path) -> None:
     assert sorted(greys(plain.val.images)) == [10, 11, 200, 201]
     assert sorted(zip(greys(held_out.val.images), held_out.val.labels.tolist(), strict=True)) == [(50, 0), (150, 1)]
     assert torch.equal(plain.train.images, held_out.train.images) and torch.equal(plain.train.labels, held_out.train.labels)
+    assert plain.counts == held_out.counts == {"train": 8, "val": 4, "test": 2}
 
     for file in (tmp_path / "test").rglob("*.png"):
         file.write_bytes(b"no image")
-    save(picture(1), tmp_path, "test", "cow", "0.png")
     assert len(load_task(str(tmp_path), TaskRequest(12)).val) == 4
-    with pytest.raises(TaskError, match="test/ has classes that train/ lacks: cow"):
-        load_task(str(tmp_path), TaskRequest(12, held_out=True))
-    (tmp_path / "test/cow/0.png").unlink()
     with pytest.raises(TaskError, match=f"images {tmp_path}/test/.*png cannot be decoded: 2 of 2, at most 1 may be left out"):
         load_task(str(tmp_path), TaskRequest(12, held_out=True))
-
-
-@pytest.mark.parametrize("val", ["val", "test"])
-def test_without_a_test_folder_half_of_the_validation_images_are_held_out(tmp_path: Path, val: str) -> None:
-    """Of each class, and the same half for every seed."""
-    fill(tmp_path, val=val)
-    for i in range(6):
-        save(picture(20 + i), tmp_path, val, "cat", f"more{i}.png")
-    save(picture(90), tmp_path, "train", "cow", "0.png")
-    save(picture(91), tmp_path, val, "cow", "0.png")
-    plain, held_out, other_seed = (
-        load_task(str(tmp_path), TaskRequest(12, seed=s, held_out=h)) for s, h in ((0, False), (0, True), (7, True))
-    )
-    assert torch.equal(plain.train.images, held_out.train.images)
-    assert sorted(greys(plain.val.images) + greys(held_out.val.images)) == [10, 11, *range(20, 26), 91, 200, 201]
-    assert torch.bincount(plain.val.labels).tolist() == [4, 1, 1]  # cats, cows, dogs
-    assert torch.bincount(held_out.val.labels).tolist() == [4, 0, 1]  # a single image validates
-    assert sorted(greys(held_out.val.images)) == sorted(greys(other_seed.val.images))
-
-
-def test_nothing_to_hold_out(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        for name in ("cat", "dog"):
-            save(picture(1), tmp_path, split, name, "0.png")
-    assert len(load_task(str(tmp_path)).val) == 2
-    with pytest.raises(TaskError, match="no images to hold out: each class has one validation image; put others into test/"):
-        load_task(str(tmp_path), TaskRequest(held_out=True))
+    save(picture(1), tmp_path, "test", "cow", "0.png")
+    assert "test/ has classes that train/ lacks: cow; add them to train/ or remove them from test/" in refused(tmp_path)
 
 
 def test_a_missing_split(tmp_path: Path) -> None:
-    assert f"task folder {tmp_path}: no folder train/ in it; put images into {tmp_path}/train/CLASS/" in refused(tmp_path)
+    assert f"task folder {tmp_path} has no images; put them into {tmp_path}/CLASS/" in refused(tmp_path)
     save(picture(1), tmp_path, "train", "cat", "0.png")
-    assert "no folder val/ in it" in refused(tmp_path)
+    assert f"task folder {tmp_path}: train/ has 1 class folder with images, cat; at least 2 are needed" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("alone", ["val", "test"])
+def test_no_images_to_train_on(tmp_path: Path, alone: str) -> None:
+    fill(tmp_path, train=alone, val=alone)
+    assert f"task folder {tmp_path}: no folder train/ beside {alone}/; put the images that train into {tmp_path}/train/CLASS/" in refused(
+        tmp_path
+    )
+    for name in ("cat", "dog"):
+        save(picture(1), tmp_path, name, "0.png")
+    assert f"no folder train/ beside {alone}/" in refused(tmp_path)
 
 
 def test_classes_that_are_wrong(tmp_path: Path) -> None:
     fill(tmp_path)
     (tmp_path / "val/cow").mkdir()
-    assert load_task(str(tmp_path)).classes == ("cat", "dog")  # an empty folder is no class
+    (tmp_path / "train/cow").mkdir()
+    task = load_task(str(tmp_path))
+    assert task.classes == ("cat", "dog")  # an empty folder is no class
+    assert task.notes == ("no class, for want of images: train/cow", "no class, for want of images: val/cow")
     save(picture(1), tmp_path, "val", "cow", "0.png")
     save(picture(1), tmp_path, "val", "ant", "0.png")
-    message = f"task folder {tmp_path}: val/ has classes that train/ lacks: ant, cow; add them to train/ or remove them"
+    message = f"task folder {tmp_path}: val/ has classes that train/ lacks: ant, cow; add them to train/ or remove them from val/"
     assert refused(tmp_path) == message
 
 
@@ -194,16 +173,14 @@ def test_one_class_is_not_enough(tmp_path: Path) -> None:
     save(picture(1), tmp_path, "val", "cat", "0.png")
     (tmp_path / "train/dog").mkdir()
     (tmp_path / "train/dog/notes.txt").write_text("no image yet")
-    assert "train/ has 1 class folder with images; at least 2 are needed" in refused(tmp_path)
+    assert "train/ has 1 class folder with images, cat; at least 2 are needed" in refused(tmp_path)
 
 
 def test_no_images_at_all(tmp_path: Path) -> None:
     fill(tmp_path)
     for file in (tmp_path / "val").rglob("*.png"):
         file.unlink()
-    message = refused(tmp_path)
-    assert f"the validation images cannot be read from {tmp_path}/val: Found 0 images" in message
-    assert message.endswith("put images into CLASS folders there")
+    assert refused(tmp_path) == f"task folder {tmp_path}: val/ has no images; put them into {tmp_path}/val/CLASS/, or remove val/"
 
 
 def test_images_outside_of_class_folders(tmp_path: Path) -> None:
@@ -211,3 +188,42 @@ def test_images_outside_of_class_folders(tmp_path: Path) -> None:
     save(picture(1), tmp_path, "train", "stray.png")
     message = f"task folder {tmp_path}/train: images lie in it without a class; put them into {tmp_path}/train/CLASS/"
     assert refused(tmp_path) == message
+
+
+def test_what_is_no_image_is_left_out_and_told(tmp_path: Path) -> None:
+    fill(tmp_path)
+    for name in ("a.txt", "b.TXT", "photo.heic", "noending", ".hidden.png", "._0.png", "Thumbs.db"):
+        (tmp_path / "train/cat" / name).write_bytes(b"x")
+    save(picture(1), tmp_path, "train", ".thumbnails", "0.png")
+    save(picture(1), tmp_path, "extra", "0.png")
+    task = load_task(str(tmp_path), TaskRequest(12))
+    assert (len(task.train), task.skipped) == (8, ())
+    assert task.notes == (
+        "left out, beside train/: extra/",
+        "left out of train/ is what is no image by its name: .txt (2), .heic (1), without an ending (1)",
+    )
+
+
+@pytest.mark.parametrize("kind", ["webp", "bmp", "tif", "gif", "JPG", "ppm", "jp2"])
+def test_files_of_all_kinds_are_found(tmp_path: Path, kind: str) -> None:
+    fill(tmp_path)
+    save(picture(90), tmp_path, "train", "cow", f"0.{kind}")
+    assert load_task(str(tmp_path), TaskRequest(12)).classes == ("cat", "cow", "dog")
+
+
+def test_classes_are_in_natural_order(tmp_path: Path) -> None:
+    for name in ("10", "9", "a2", "A10", "²", "٣"):
+        for i in range(3):
+            save(picture(i), tmp_path, name, f"{i}.png")
+    assert load_task(str(tmp_path), TaskRequest(12)).classes == ("9", "10", "a2", "A10", "²", "٣")
+
+
+def test_links(tmp_path: Path) -> None:
+    """A linked class counts, and a link to what it lies in is no endless way."""
+    fill(tmp_path / "photos")
+    save(picture(50), tmp_path, "elsewhere", "0.png")
+    (tmp_path / "photos/train/cow").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/again").symlink_to(tmp_path / "photos/train")
+    task = load_task(str(tmp_path / "photos"), TaskRequest(12))
+    assert (task.classes, len(task.train)) == (("cat", "cow", "dog"), 9)
+    assert "no image of cow validates" in task.notes

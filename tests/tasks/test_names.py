@@ -32,7 +32,7 @@ def test_an_unknown_name(name: str, message: str, tmp_path: Path, monkeypatch: p
     with pytest.raises(TaskError) as caught:
         load_task(name)
     assert message in str(caught.value)
-    assert str(caught.value).endswith("torch/NAME, hfds/NAME, or a folder with train/ and val/")
+    assert str(caught.value).endswith("torch/NAME, hfds/NAME, or a folder of class folders")
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, NasattnError)
 
@@ -66,7 +66,7 @@ def test_a_task_with_a_parameter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         register_task("grey/scale")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits/photos").mkdir(parents=True)
-    with pytest.raises(TaskError, match="task folder digits/photos: no folder train/ in it"):  # a folder may be called as a task
+    with pytest.raises(TaskError, match="task folder digits/photos has no images"):  # a folder may be called as a task
         load_task("digits/photos")
 
 
