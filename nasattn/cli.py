@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nasattn import cli_proxy, console, options
+from nasattn import cli_proxy, cli_report, console, options
 from nasattn.errors import NasattnError, UsageError
 
 if TYPE_CHECKING:
@@ -455,6 +455,7 @@ def _check_deployments(deployments: list[dict[str, Any]]) -> None:
 
 app.command("proxy-report")(cli_proxy.proxy_report)
 app.command("tune-proxy")(cli_proxy.tune_proxy)
+app.command("report")(cli_report.report)
 
 
 def _open(study: str, storage: str | None) -> Study:

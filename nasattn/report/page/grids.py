@@ -46,13 +46,13 @@ def shown_tokens(data: StudyData) -> list[str]:
 def _gain_cell(effect: Effect, alone: bool, strongest: float) -> Html:
     gain, low, high = (effect.alone, effect.alone_low, effect.alone_high) if alone else (effect.gain, effect.gain_low, effect.gain_high)
     added = effect.added
-    ms = element("small", f"{_signed(added.ms)} ± {_plain(NORMAL_95 * added.sd)} ms" if added else "ms not known")
+    ms = element("small", f"{_signed(added.ms)} ± {_plain(NORMAL_95 * added.sd)}", _unit("ms")) if added else element("small", "ms not known")
     attributes = {"data-tip": _gain_tip(effect), "tabindex": "0"}
     if not effect.trials:
         return _td("cell untried", attributes, element("b", "not tried"), ms)
     ratio, ratio_low, ratio_high = _ratio(effect, alone)
     shown = element("b", f"{_signed(ratio)} /ms" if ratio is not None else "– /ms")
-    lines = (shown, element("small", f"{gain:+.1f} ± {gain - low:.1f} pt"), ms)
+    lines = (shown, element("small", f"{gain:+.1f} ± {gain - low:.1f}", _unit("pt")), ms)
     if ratio is None:
         return _td("cell unpriced", attributes, *lines)
     sure = (ratio_low is not None and ratio_low > 0) or (ratio_high is not None and ratio_high < 0)
@@ -125,6 +125,11 @@ def _grid(data: StudyData, tokens: Sequence[str], cell: Callable[[int, str], Htm
     head = [join((f"stage {n}", element("small", note) if note else "")) for n, note in zip(stages, below, strict=True)]
     rows = ([element("th", element("code", token), scope="row"), *(cell(n, token) for n in stages)] for token in tokens)
     return table(["", *head], rows, class_="grid")
+
+
+def _unit(name: str) -> Html:
+    """Left out on a phone, where the text above says it."""
+    return element("span", f" {name}", class_="unit")
 
 
 def _td(kind: str, attributes: dict[str, str], *content: object) -> Html:

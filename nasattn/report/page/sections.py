@@ -57,7 +57,7 @@ def front(data: StudyData) -> Html:
     )
     legend = paragraph(
         "● certified   ○ provisional   small: dominated   ◆ the same attention in every stage   ★ the plain host. "
-        "Bars: 95 % intervals, of members and of what may be one (probability of 0.1 or more). Hover over a point, or tap it, to see the placement.",
+        "Bars: 95 % intervals, of members and of what may be one (probability of 0.2 or more). Hover over a point, or tap it, to see the placement.",
         class_="note",
     )
     return section("the-front", "The front", buttons, plot("front", "Accuracy over latency of all placements"), legend, _members(data))
@@ -65,11 +65,16 @@ def front(data: StudyData) -> Html:
 
 def _members(data: StudyData) -> Html:
     shown = data.front[:MOST_MEMBERS]
-    rows = ([element("code", m.placement), *_figures(m), element("code", _export(data, m), class_="command")] for m in shown)
+    rows = ([element("code", m.placement), *_figures(m)] for m in shown)
     more = paragraph(f"And {len(data.front) - len(shown)} more.", class_="note") if len(data.front) > len(shown) else ""
-    head = ("placement", "accuracy", "latency", "ms", "p", "tier", "gain", "parameters", "export")
-    note = "p: probability of being on the true front, given the errors of both. An export writes a timm model folder with fresh weights."
-    return join((table(head, rows, class_="members"), more, paragraph(note, class_="note")))
+    head = ("placement", "accuracy", "latency", "ms", "p", "tier", "gain", "parameters", "trial")
+    note = (
+        "p: probability of being on the true front, given the errors of both; gain: points of accuracy against the plain host trained in the same way; "
+        "~ predicted from the table of stages; * something else used the device meanwhile."
+    )
+    commands = element("pre", "\n".join(f"{_export(data, m)}  # {m.placement}" for m in shown))
+    export = element("details", element("summary", "export one as a timm model folder"), commands)
+    return join((table(head, rows, class_="members"), more, paragraph(note, class_="note"), export))
 
 
 def _figures(m: FrontMember) -> tuple[str, ...]:
@@ -82,6 +87,7 @@ def _figures(m: FrontMember) -> tuple[str, ...]:
         m.tier,
         f"{100 * m.gain:+.1f}" if m.gain is not None else "–",
         f"{m.params / 1e6:.2f} M",
+        str(m.trial),
     )
 
 
@@ -97,7 +103,7 @@ def where(data: StudyData) -> Html:
         )
     lead = paragraph(
         "Accuracy gained per added millisecond, against none in that stage (pt: points of accuracy). Colour and bold: points per millisecond; "
-        "below: the gain and the latency that it is made of, each ± its 95 % interval. Pale: the interval holds zero."
+        "below: the gain in points and the added milliseconds that it is made of, each ± its 95 % interval. Pale: the interval holds zero."
     )
     note = paragraph(
         "– /ms: the added latency is not known or cannot be told from zero, so dividing by it would say nothing; gain and milliseconds stand by themselves. "
@@ -206,7 +212,7 @@ def made(data: StudyData) -> Html:
         ("seed of the study", record.seed),
         ("seeds of trainings", ", ".join(map(str, seeds)) or "–"),
         ("begun", record.created_at.isoformat(sep=" ", timespec="seconds") if record.created_at else "–"),
-        *((f"version of {name}", version) for name, version in record.versions.items()),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()) or "–"),
     ]
     config = json.dumps(without_secrets(record.config), indent=2, ensure_ascii=False, default=str)
     whole = element("details", element("summary", "resolved configuration"), element("pre", config))

@@ -29,7 +29,7 @@
 
   const colour = (family) => data.colours[family] || "#888888";
   let mode = data.front ? data.front.mode : 0;
-  const SIZES = [7, 11, 13];
+  const SIZES = [8, 12, 13];
   const drawn = {
     front() {
       const points = data.front.points;
@@ -40,15 +40,16 @@
       traces.push({ x: members.map((p) => p.x), y: members.map((p) => p.a), mode: "lines", line: { shape: "hv", color: css("--soft"), width: 1.5, dash: "dot" }, hoverinfo: "skip", showlegend: false });
       for (const name of names) {
         const mine = points.filter((p) => family(p) === name);
-        for (const likely of [false, true]) {
-          const some = mine.filter((p) => (p.t > 0 || p.p >= 0.1) === likely);
-          if (!some.length && !(likely && mine.length)) continue;
-          const bar = (plus, minus) => ({ type: "data", symmetric: false, array: some.map(plus), arrayminus: some.map(minus), color: colour(name), thickness: 1.3, width: 3, visible: likely });
+        traces.push({ name, legendgroup: name, x: [null], y: [null], mode: "markers", marker: { color: colour(name), size: 10 }, hoverinfo: "skip" });
+        for (const likely of ["no", "perhaps", "member"]) {
+          const some = mine.filter((p) => (likely === "member" ? p.t > 0 : p.t === 0 && p.p >= 0.2 === (likely === "perhaps")));
+          if (!some.length) continue;
+          const bar = (plus, minus) => ({ type: "data", symmetric: false, array: some.map(plus), arrayminus: some.map(minus), color: colour(name) + (likely === "member" ? "" : "66"), thickness: 1.3, width: 3, visible: likely !== "no" });
           traces.push({
-            name, legendgroup: name, showlegend: likely, x: some.map((p) => p.x), y: some.map((p) => p.a), text: some.map((p) => p.tip), hovertemplate: "%{text}<extra></extra>", mode: "markers",
+            name, legendgroup: name, showlegend: false, x: some.map((p) => p.x), y: some.map((p) => p.a), text: some.map((p) => p.tip), hovertemplate: "%{text}<extra></extra>", mode: "markers",
             error_x: bar((p) => p.h - p.x, (p) => p.x - p.l), error_y: bar((p) => p.e, (p) => p.e),
             marker: {
-              color: colour(name), opacity: likely ? 1 : 0.55, size: some.map((p) => (p.k === 2 ? 17 : SIZES[p.t] + (p.k === 1 ? 2 : 0))),
+              color: colour(name), opacity: likely === "no" ? 0.6 : 1, size: some.map((p) => (p.k === 2 ? 17 : SIZES[p.t] + (p.k === 1 ? 2 : 0))),
               symbol: some.map((p) => ["circle", "diamond", "star"][p.k] + (p.t === 1 ? "-open" : "")), line: { width: some.map((p) => (p.t === 1 ? 2.5 : 1)), color: some.map((p) => (p.t === 1 ? colour(name) : css("--card"))) },
             },
           });
@@ -124,7 +125,7 @@
     const ground = css("--card");
     const annotations = [];
     tokens.forEach((names, s) => names.forEach((name, t) => annotations.push({
-      x: s, y: (t + 0.5) / names.length, text: filters.get(s) === t ? `<b>${name}</b>` : name, showarrow: false, xanchor: s ? "center" : "left", xshift: s ? 0 : 3, captureevents: true, bgcolor: ground, opacity: 0.92, borderpad: 1,
+      x: s, y: (t + 0.5) / names.length, text: filters.get(s) === t ? `<b>${name}</b>` : name, showarrow: false, xanchor: "center", captureevents: true, bgcolor: ground, opacity: 0.92, borderpad: 1,
       bordercolor: filters.get(s) === t ? css("--ink") : "rgba(0,0,0,0)", font: { size: names.length > 24 ? 9 : 11 }, name: `${s}:${t}`,
     })));
     const ends = (x, low, high, names) => [0, 0.25, 0.5, 0.75, 1].forEach((f) => annotations.push({ x, y: 0.02 + 0.96 * f, text: names(low + f * (high - low)), showarrow: false, xanchor: "left", xshift: 4, bgcolor: ground, opacity: 0.9, borderpad: 1, font: { size: 11, color: css("--soft") } }));
@@ -134,8 +135,8 @@
     const shapes = at.map((x) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, line: { color: css("--line"), width: 1.5 }, layer: "below" }));
     const height = Math.max(420, 24 * Math.max(...tokens.map((t) => t.length)) + 80);
     draw("parallel", traces, layout(height, {
-      annotations, shapes, dragmode: false, margin: { l: 12, r: 70, t: 34, b: 12 }, yaxis: { visible: false, range: [-0.01, 1.01], fixedrange: true },
-      xaxis: { side: "top", tickvals: at, ticktext: titles, range: [-0.06, stages + 1.06], showgrid: false, zeroline: false, fixedrange: true, ticks: "" },
+      annotations, shapes, dragmode: false, margin: { l: 40, r: 64, t: 34, b: 12 }, yaxis: { visible: false, range: [-0.01, 1.01], fixedrange: true },
+      xaxis: { side: "top", tickvals: at, ticktext: titles, range: [-0.08, stages + 1.06], showgrid: false, zeroline: false, fixedrange: true, ticks: "" },
     }));
     const place = document.getElementById("plot-parallel");
     if (!place.dataset.listens) {
@@ -156,7 +157,7 @@
     drawn[wanted[i]]();
     setTimeout(() => next(i + 1), 0); // between two plots the page answers
   };
-  next(0);
+  setTimeout(() => next(0), 0);
 
   document.querySelectorAll("[data-mode]").forEach((button) => button.addEventListener("click", () => { mode = Number(button.dataset.mode); drawn.front(); }));
   document.querySelectorAll("[data-grid]").forEach((button) => button.addEventListener("click", () => {
