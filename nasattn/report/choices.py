@@ -34,7 +34,8 @@ class Choices:
         try:
             space = SearchSpace.from_dict(str(record.config.get("space_name", "")), record.config["space"])
         except NasattnError:
-            offered, size = [[] for _ in range(max(map(len, seen), default=0))], None
+            offered: list[list[str]] = [[] for _ in range(max(map(len, seen), default=0))]
+            size = None
         else:
             offered, size = [[str(a) for a in stage] for stage in space.tokens], space.size
         stages = enumerate(offered)

@@ -59,4 +59,6 @@ def _trial(t: EvaluationRecord) -> dict[str, Any]:
     }
     own = {name: getattr(t, name) for name in ("trial", "placement", "state", "seed", "accuracy", "held_out", "params", "macs", "seconds")}
     epochs = t.curve[-1].get("epoch") if t.curve else None
-    return own | latency | {"epochs_trained": epochs, "reused": t.reused_from is not None, "fault": cause_of(t) if t.state == "FAIL" else None}
+    return (
+        own | latency | {"epochs_trained": epochs, "reused": t.reused_from is not None, "fault": cause_of(t) if t.state == "FAIL" else None}
+    )

@@ -130,7 +130,7 @@ class AccuracyModel:
         covariance = weights.covariance(self.kernel.terms(points, points)) - projected.T @ projected
         covariance[np.diag_indices(len(points))] += weights.noise + 1e-6
         drawn = projected.T @ self.posterior.white + cholesky(covariance, lower=True) @ rng.standard_normal(len(points))
-        return np.clip(self.mean + self.sd * drawn, 0.0, 100.0)
+        return np.asarray(np.clip(self.mean + self.sd * drawn, 0.0, 100.0))
 
 
 def effects(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from nasattn.errors import StudyError
 from nasattn.front import NORMAL_95, FrontMember
 from nasattn.report.choices import family_of, is_plain, is_uniform
 from nasattn.report.effects import Effect
-from nasattn.report.page.grids import PALE, STRONGEST, shown_tokens
+from nasattn.report.page.grids import PALE, STRONGEST, shown_tokens, signed, strongest_of
 from nasattn.report.page.plots import colour_mode
 from nasattn.report.palette import DOWN, UP, colours_of, family_of_placement
 from nasattn.report.study_data import StudyData
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMN = 3.5  # inches
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 7, "axes.labelsize": 7, "axes.titlesize": 7, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5, "legend.fontsize": 6.5,
     "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.spines.top": False, "axes.spines.right": False,
     "svg.hashsalt": "nasattn",
@@ -130,15 +129,17 @@ def effects_figure(data: StudyData) -> Figure:
     figure = Figure(figsize=(max(COLUMN, 0.75 + 0.69 * stages), 0.75 + 0.235 * len(tokens)), layout="constrained")
     axes = figure.subplots()
     found = {(e.token, e.stage): e for e in data.effects}
-    strongest = _strongest(data.effects)
+    strongest = strongest_of([e.per_ms for e in data.effects if e.trials])
     ground = np.ones((len(tokens), stages, 3))
     for row, token in enumerate(tokens):
         for column in range(stages):
             effect = found.get((token, column + 1))
             if effect is not None and effect.trials:
                 ground[row, column] = _colour(effect, strongest)
-                bold = effect.per_ms_low is not None and effect.per_ms_high is not None and (effect.per_ms_low > 0 or effect.per_ms_high < 0)
-                ratio = f"{effect.per_ms:+.2g} /ms" if effect.per_ms is not None else "– /ms"
+                bold = (
+                    effect.per_ms_low is not None and effect.per_ms_high is not None and (effect.per_ms_low > 0 or effect.per_ms_high < 0)
+                )
+                ratio = f"{signed(effect.per_ms)} /ms" if effect.per_ms is not None else "- /ms"
                 axes.text(column, row - 0.17, ratio, ha="center", va="center", fontsize=5.5, fontweight="bold" if bold else "normal")
                 gain = f"{effect.gain:+.1f} ± {effect.gain_high - effect.gain:.1f}"
                 axes.text(column, row + 0.2, gain, ha="center", va="center", fontsize=4.6, color="0.2")
@@ -154,13 +155,8 @@ def effects_figure(data: StudyData) -> Figure:
     axes.set_yticks(np.arange(len(tokens) - 1) + 0.5, minor=True)
     axes.grid(True, which="minor", color="white", linewidth=1.2)
     axes.tick_params(which="minor", length=0)
-    axes.set_xlabel("points of accuracy per added ms; below: points, ± 95 % interval.\nPale: the interval holds zero. –: the added ms cannot be told from zero.", fontsize=5.5)  # fmt: skip
+    axes.set_xlabel("points of accuracy per added ms; below: points, ± 95 % interval.\nPale: the interval holds zero. -: the added ms cannot be told from zero.", fontsize=5.5)  # fmt: skip
     return figure
-
-
-def _strongest(effects: Sequence[Effect]) -> float:
-    known = sorted(abs(e.per_ms) for e in effects if e.trials and e.per_ms is not None)
-    return known[int(0.95 * (len(known) - 1))] or 1.0 if known else 1.0
 
 
 def _colour(effect: Effect, strongest: float) -> Any:

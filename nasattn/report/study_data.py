@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -143,10 +143,7 @@ def _agreement(store: Store, name: str) -> tuple[Agreement, int] | None:
     return (Agreement.from_dict(found.content["agreement"]), int(found.content["longer"])) if found else None
 
 
-def without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved configuration to be shown: the fingerprint of the images by its digest alone."""
+def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved configuration to be read: of the images' fingerprint all but the list of their folders, which may be long."""
     data = config.get("data")
     return {**config, "data": {k: v for k, v in data.items() if k != "parts"}} if isinstance(data, Mapping) else dict(config)
-
-
-__all__ = ["StudyData", "gather", "replace", "without_secrets"]

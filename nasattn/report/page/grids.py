@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from nasattn.front import NORMAL_95
 from nasattn.report.added import Added
 from nasattn.report.choices import NONE
-from nasattn.report.effects import Effect
+from nasattn.report.effects import Effect, per_ms
 from nasattn.report.page.html import Html, element, join, table, text
 from nasattn.report.study_data import StudyData
 
@@ -25,7 +25,7 @@ def gains(data: StudyData, alone: bool) -> Html:
         alone: Of the attention alone in the plain host, else on average over the placements that the study completed.
     """
     found = {(e.stage, e.token): e for e in data.effects}
-    strongest = _strongest([_ratio(e, alone)[0] for e in data.effects if e.trials])
+    strongest = strongest_of([_ratio(e, alone)[0] for e in data.effects if e.trials])
 
     def cell(stage: int, token: str) -> Html:
         effect = found.get((stage, token))
@@ -44,15 +44,17 @@ def shown_tokens(data: StudyData) -> list[str]:
 
 
 def _gain_cell(effect: Effect, alone: bool, strongest: float) -> Html:
-    gain, low, high = (effect.alone, effect.alone_low, effect.alone_high) if alone else (effect.gain, effect.gain_low, effect.gain_high)
+    gain, high = (effect.alone, effect.alone_high) if alone else (effect.gain, effect.gain_high)
     added = effect.added
-    ms = element("small", f"{_signed(added.ms)} ± {_plain(NORMAL_95 * added.sd)}", _unit("ms")) if added else element("small", "ms not known")
+    ms = (
+        element("small", f"{signed(added.ms)} ± {_plain(NORMAL_95 * added.sd)}", _unit("ms")) if added else element("small", "ms not known")
+    )
     attributes = {"data-tip": _gain_tip(effect), "tabindex": "0"}
     if not effect.trials:
         return _td("cell untried", attributes, element("b", "not tried"), ms)
     ratio, ratio_low, ratio_high = _ratio(effect, alone)
-    shown = element("b", f"{_signed(ratio)} /ms" if ratio is not None else "– /ms")
-    lines = (shown, element("small", f"{gain:+.1f} ± {gain - low:.1f}", _unit("pt")), ms)
+    shown = element("b", f"{signed(ratio)} /ms" if ratio is not None else "- /ms")
+    lines = (shown, element("small", f"{gain:+.1f} ± {high - gain:.1f}", _unit("pt")), ms)
     if ratio is None:
         return _td("cell unpriced", attributes, *lines)
     sure = (ratio_low is not None and ratio_low > 0) or (ratio_high is not None and ratio_high < 0)
@@ -64,15 +66,17 @@ def _gain_cell(effect: Effect, alone: bool, strongest: float) -> Html:
 def _ratio(effect: Effect, alone: bool) -> tuple[float | None, float | None, float | None]:
     if not alone or effect.per_ms is None or effect.added is None:
         return effect.per_ms, effect.per_ms_low, effect.per_ms_high
-    from nasattn.report.effects import per_ms
-
     return per_ms((effect.alone, (effect.alone_high - effect.alone) / NORMAL_95), effect.added)
 
 
 def _gain_tip(effect: Effect) -> str:
-    tried = f"{effect.trials} completed trial{'s' if effect.trials > 1 else ''} had it there" if effect.trials else "no completed trial had it there: what follows is told from its relatives alone"
+    tried = (
+        f"{effect.trials} completed trial{'s' if effect.trials > 1 else ''} had it there"
+        if effect.trials
+        else "no completed trial had it there: what follows is told from its relatives alone"
+    )
     ratio = (
-        f"{_signed(effect.per_ms)} points per added ms, 95 % from {_signed(effect.per_ms_low or 0)} to {_signed(effect.per_ms_high or 0)}"
+        f"{signed(effect.per_ms)} points per added ms, 95 % from {signed(effect.per_ms_low or 0)} to {signed(effect.per_ms_high or 0)}"
         if effect.per_ms is not None
         else "what it adds to the latency cannot be told from zero, or is not known: no points per millisecond"
     )
@@ -91,7 +95,7 @@ def _gain_tip(effect: Effect) -> str:
 
 def latencies(data: StudyData) -> Html:
     """What each attention adds to the latency in each stage, in milliseconds and parts of the plain host."""
-    plain = _plain_ms(data)
+    plain = plain_ms(data)
 
     def cell(stage: int, token: str) -> Html:
         added = data.added.get((stage, token))
@@ -103,12 +107,13 @@ def latencies(data: StudyData) -> Html:
         spread = element("small", f"± {_plain(NORMAL_95 * added.sd)}")
         told = "" if added.source == "stage" else element("small", "from placements")
         attributes = {"data-tip": f"{token} in stage {stage}\nadds {_interval(added)}", "tabindex": "0", "style": f"--w:{weight:.2f}"}
-        return _td(f"cell slow{'' if sure else ' unsure'}", attributes, element("b", f"{_signed(added.ms)} ms"), spread, share, told)
+        return _td(f"cell slow{'' if sure else ' unsure'}", attributes, element("b", f"{signed(added.ms)} ms"), spread, share, told)
 
     return _grid(data, [t for t in data.choices.all_tokens if any(key[1] == t for key in data.added)], cell, _shares(data))
 
 
-def _plain_ms(data: StudyData) -> float:
+def plain_ms(data: StudyData) -> float:
+    """The plain host's milliseconds, 0 where they are not known."""
     if any(token == NONE for _, token in data.table.entries):
         return data.table.plain_ms
     measured = [t.latency.baseline_ms for t in data.complete if t.latency]
@@ -116,7 +121,9 @@ def _plain_ms(data: StudyData) -> float:
 
 
 def _shares(data: StudyData) -> list[str]:
-    return [f"{data.table.share(n):.0%} of plain" if (n, NONE) in data.table.entries else "" for n in range(1, len(data.choices.tokens) + 1)]
+    return [
+        f"{data.table.share(n):.0%} of plain" if (n, NONE) in data.table.entries else "" for n in range(1, len(data.choices.tokens) + 1)
+    ]
 
 
 def _grid(data: StudyData, tokens: Sequence[str], cell: Callable[[int, str], Html], notes: Sequence[str] = ()) -> Html:
@@ -137,17 +144,18 @@ def _td(kind: str, attributes: dict[str, str], *content: object) -> Html:
     return Html(f'<td class="{kind}"{told}>{join(content)}</td>')
 
 
-def _strongest(ratios: Sequence[float | None]) -> float:
+def strongest_of(ratios: Sequence[float | None]) -> float:
     """The ratio of the full colour: a high one, not the highest, which may be an outlier."""
     known = sorted(abs(r) for r in ratios if r is not None)
     return known[int(0.95 * (len(known) - 1))] or 1.0 if known else 1.0
 
 
 def _interval(added: Added) -> str:
-    return f"{_signed(added.ms)} ms, 95 % from {_signed(added.low)} to {_signed(added.high)}"
+    return f"{signed(added.ms)} ms, 95 % from {signed(added.low)} to {signed(added.high)}"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """Three digits or so, with the sign."""
     return f"{value:+.{_decimals(value)}f}"
 
 

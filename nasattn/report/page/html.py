@@ -42,7 +42,9 @@ def paragraph(*content: object, **attributes: object) -> Html:
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], **attributes: object) -> Html:
     """A table in a frame of its own, which scrolls where it is wider than the page. Cells may be elements ``<td>`` or ``<th>`` already."""
     columns = element("tr", *(element("th", h, scope="col") for h in head))
-    body = (element("tr", *(c if str(c).startswith(("<td", "<th")) and isinstance(c, Html) else element("td", c) for c in row)) for row in rows)
+    body = (
+        element("tr", *(c if str(c).startswith(("<td", "<th")) and isinstance(c, Html) else element("td", c) for c in row)) for row in rows
+    )
     whole = element("table", element("thead", columns), element("tbody", *body), **attributes)
     return element("div", whole, class_="scroll", tabindex="0")
 

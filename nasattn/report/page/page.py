@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from nasattn.report.page import sections
-from nasattn.report.page.html import Html, element, join, script_data, text
+from nasattn.report.page.html import Html, element, join, paragraph, script_data, section, text
 from nasattn.report.page.plots import plots
 from nasattn.report.study_data import StudyData
 
 ASSETS = Path(__file__).parent / "assets"
 # nothing may be fetched, whatever a study's names hold
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+)
 
 
 def render(data: StudyData, cam: Html | None = None) -> str:
@@ -23,7 +25,14 @@ def render(data: StudyData, cam: Html | None = None) -> str:
     """
     record = data.record
     subtitle = " · ".join(str(p) for p in (data.host, record.config.get("space_name"), record.config.get("task")) if p)
-    links = [("the-front", "front"), ("effects", "which, where"), ("latency", "latency"), ("compute", "training time"), ("placements", "placements"), ("made", "how made")]
+    links = [
+        ("the-front", "front"),
+        ("effects", "which, where"),
+        ("latency", "latency"),
+        ("compute", "training time"),
+        ("placements", "placements"),
+        ("made", "how made"),
+    ]
     header = element(
         "header",
         element("div", element("h1", record.name), element("button", "light / dark", type="button", id="theme"), class_="top"),
@@ -40,7 +49,7 @@ def render(data: StudyData, cam: Html | None = None) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{text(POLICY)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{text(record.name)} · nasattn</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
-        f"{header}\n<main>{body}</main>\n<div id=\"tip\" role=\"status\" hidden></div>\n"
+        f'{header}\n<main>{body}</main>\n<div id="tip" role="status" hidden></div>\n'
         f'<script type="application/json" id="data">{script_data(plots(data))}</script>\n'
         f"<script>{_plotly()}</script>\n<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
     )
@@ -50,9 +59,9 @@ def _how_to_cam(data: StudyData) -> Html:
     import shlex
 
     command = f"nasattn report {shlex.quote(data.record.name)} --cam{data.storage}"
-    return sections.section(
+    return section(
         "cam", "Where it looks",
-        sections.paragraph("A search keeps no weights. ", element("code", command), " trains the plain host and up to three members again, and shows by Grad-CAM where each looks."),
+        paragraph("A search keeps no weights. ", element("code", command), " trains the plain host and up to three members again, and shows by Grad-CAM where each looks."),
     )  # fmt: skip
 
 
@@ -63,4 +72,4 @@ def _asset(name: str) -> str:
 def _plotly() -> str:
     from plotly.offline import get_plotlyjs
 
-    return get_plotlyjs()
+    return str(get_plotlyjs())

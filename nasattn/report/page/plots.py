@@ -26,7 +26,7 @@ def plots(data: StudyData) -> dict[str, Any]:
         "front": _front(data),
         "growth": [_growth(g) for g in data.growths],
         "parallel": _parallel(data),
-        "importance": data.importances and {"stages": [f"stage {n + 1}" for n in range(len(data.choices.tokens))], **data.importances},
+        "importance": _importance(data),
         "proxy": _proxy(data),
     }
     return {"colours": _escaped(colours_of(data.choices.all_tokens)), **{k: v for k, v in made.items() if v}}
@@ -97,7 +97,7 @@ def _growth(of: Growth) -> dict[str, Any]:
 
 
 def _parallel(data: StudyData) -> dict[str, Any] | None:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for m in data.appraised:
         point = data.choices.point(m.placement)
         if point is not None:
@@ -108,6 +108,11 @@ def _parallel(data: StudyData) -> dict[str, Any] | None:
     for row in rows:
         row["i"] = [used[s].index(i) for s, i in enumerate(row["i"])]
     return {"tokens": [[escape(data.choices.tokens[s][i]) for i in of_stage] for s, of_stage in enumerate(used)], "rows": rows}
+
+
+def _importance(data: StudyData) -> dict[str, Any]:
+    names = {"stages": [f"stage {n + 1}" for n in range(len(data.choices.tokens))]}
+    return {**names, **data.importances} if data.importances else {}
 
 
 def _proxy(data: StudyData) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from nasattn.report.faults import MOST_NAMED
 from nasattn.report.importance import FEWEST as FEWEST_IMPORTANCES
 from nasattn.report.page import grids
 from nasattn.report.page.html import Html, element, join, paragraph, plot, section, table, text
-from nasattn.report.study_data import StudyData, without_secrets
+from nasattn.report.study_data import StudyData, shown_config
 from nasattn.report.words import headline, percent
 
 MOST_FAULTS = 20
@@ -25,9 +25,9 @@ def summary(data: StudyData) -> Html:
     """The findings in words, and the figures that one looks for first."""
     best = max(data.front, key=lambda m: m.accuracy, default=None)
     tiles = [
-        ("best accuracy", percent(best.accuracy) if best else "–"),
-        ("at latency", f"{best.latency_ratio:.2f}x" if best else "–"),
-        ("plain host", percent(data.plain.accuracy) if data.plain else "–"),
+        ("best accuracy", percent(best.accuracy) if best else "-"),
+        ("at latency", f"{best.latency_ratio:.2f}x" if best else "-"),
+        ("plain host", percent(data.plain.accuracy) if data.plain else "-"),
         ("on the front", str(len(data.front))),
         ("trainings", str(sum(t.is_own_trial for t in data.trials))),
         ("training time", _duration(data.training_seconds)),
@@ -44,7 +44,9 @@ def summary(data: StudyData) -> Html:
 
 def front(data: StudyData) -> Html:
     if not data.appraised:
-        return section("the-front", "The front", paragraph("No placement has both an accuracy and a latency yet, so nothing can be compared."))
+        return section(
+            "the-front", "The front", paragraph("No placement has both an accuracy and a latency yet, so nothing can be compared.")
+        )
     stages = range(1, len(data.choices.tokens) + 1)
     buttons = element(
         "div",
@@ -81,11 +83,11 @@ def _figures(m: FrontMember) -> tuple[str, ...]:
     mark = ("~" if m.latency_method == "table" else "") + ("" if m.latency_exclusive else "*")
     return (
         f"{percent(m.accuracy)} ± {196 * m.accuracy_se:.1f}",
-        f"{m.latency_ratio:.3f}x ({m.latency_ratio_low:.3f}–{m.latency_ratio_high:.3f}){mark}",
+        f"{m.latency_ratio:.3f}x ({m.latency_ratio_low:.3f}-{m.latency_ratio_high:.3f}){mark}",
         f"{m.latency_ms:.2f}",
         f"{m.p_member:.2f}",
         m.tier,
-        f"{100 * m.gain:+.1f}" if m.gain is not None else "–",
+        f"{100 * m.gain:+.1f}" if m.gain is not None else "-",
         f"{m.params / 1e6:.2f} M",
         str(m.trial),
     )
@@ -99,14 +101,18 @@ def where(data: StudyData) -> Html:
     title = "Which attention, where"
     if not data.effects:
         return section(
-            "effects", title, paragraph(f"Too few different placements completed to tell what each choice adds: it takes {FEWEST_EFFECTS}, with accuracies that differ.")
+            "effects",
+            title,
+            paragraph(
+                f"Too few different placements completed to tell what each choice adds: it takes {FEWEST_EFFECTS}, with accuracies that differ."
+            ),
         )
     lead = paragraph(
         "Accuracy gained per added millisecond, against none in that stage (pt: points of accuracy). Colour and bold: points per millisecond; "
         "below: the gain in points and the added milliseconds that it is made of, each ± its 95 % interval. Pale: the interval holds zero."
     )
     note = paragraph(
-        "– /ms: the added latency is not known or cannot be told from zero, so dividing by it would say nothing; gain and milliseconds stand by themselves. "
+        "- /ms: the added latency is not known or cannot be told from zero, so dividing by it would say nothing; gain and milliseconds stand by themselves. "
         "Not tried: no completed trial had it there. Gains come from a Bayesian model of this study's trials (additive in the stages, with interactions; "
         "attentions of a kind share what they are worth), latencies from the table of stages or, failing that, from placements measured whole. "
         "The intervals hold for the proxy as it was trained, and for the model's weights that fit best.",
@@ -131,7 +137,9 @@ def latency(data: StudyData) -> Html:
     if not data.added:
         return section("latency", title, paragraph("No latency of a stage or of a whole placement is stored for this study."))
     error = f" A prediction from the table of stages is off by a {data.error}." if data.error else ""
-    lead = paragraph(f"Added to the {grids._plain_ms(data):.1f} ms of the plain {data.host}, ± the 95 % interval. Pale: cannot be told from zero.{error}")
+    lead = paragraph(
+        f"Added to the {grids.plain_ms(data):.1f} ms of the plain {data.host}, ± the 95 % interval. Pale: cannot be told from zero.{error}"
+    )
     return section("latency", title, lead, grids.latencies(data))
 
 
@@ -146,7 +154,11 @@ def compute(data: StudyData) -> Html:
     }
     sources = [g.source for g in data.growths if g.source != "study"]
     chosen = data.record.config.get("sampler") == "random"
-    missing = "This study chose at random itself." if chosen else f"Random choice is not shown: the database has no such study, and fewer than {FEWEST_PREDICTED} placements are too few to predict it."
+    missing = (
+        "This study chose at random itself."
+        if chosen
+        else f"Random choice is not shown: the database has no such study, and fewer than {FEWEST_PREDICTED} placements are too few to predict it."
+    )
     note = told[sources[0]] if sources else missing
     lead = "Hypervolume of the front over the training time of all workers, as a part of the rectangle between the fastest placement without an error and the slowest with the lowest accuracy. It falls where another seed disappoints."
     return section("compute", title, paragraph(lead), plot("growth", "Hypervolume over training time"), paragraph(note, class_="note"))
@@ -172,7 +184,11 @@ def proxy(data: StudyData) -> Html:
     title = "How far the proxy can be trusted"
     if data.agreement is None:
         command = f"nasattn proxy-report {shlex.quote(data.record.name)}{data.storage}"
-        return section("proxy", title, paragraph("Not asked yet: ", element("code", command), " trains some of these placements much longer and compares."))
+        return section(
+            "proxy",
+            title,
+            paragraph("Not asked yet: ", element("code", command), " trains some of these placements much longer and compares."),
+        )
     found, longer = data.agreement
     told = [f for f in (found.proxy, *found.others) if f.tau.value is not None]
     rows = [[f.name, _interval(f.tau), _interval(f.top_half), _interval(f.partial)] for f in told]
@@ -183,7 +199,7 @@ def proxy(data: StudyData) -> Html:
 
 def _interval(estimate: Any) -> str:
     if estimate.value is None:
-        return "–"
+        return "-"
     return f"{estimate.value:.2f}" + (f" ({estimate.low:.2f} to {estimate.high:.2f})" if estimate.low is not None else "")
 
 
@@ -198,25 +214,35 @@ def faults(data: StudyData) -> Html:
         more = element("details", element("summary", f"trial {failed[0].trial} in full"), element("pre", trace)) if trace != cause else ""
         rows.append([str(len(failed)), join((cause, more)), named])
     left = len(data.faults) - MOST_FAULTS
-    return section("faults", title, table(("trials", "cause", "which"), rows, class_="faults"), paragraph(f"And {left} more causes.") if left > 0 else "")
+    return section(
+        "faults",
+        title,
+        table(("trials", "cause", "which"), rows, class_="faults"),
+        paragraph(f"And {left} more causes.") if left > 0 else "",
+    )
 
 
 def made(data: StudyData) -> Html:
     record = data.record
     seeds = sorted({t.seed for t in data.trials})
     facts = [
-        ("space", record.config.get("space_name", "–") + (f", {data.choices.size:,} placements" if data.choices.size else "")),
+        ("space", record.config.get("space_name", "-") + (f", {data.choices.size:,} placements" if data.choices.size else "")),
         ("host", data.host),
-        ("task", record.config.get("task", "–")),
-        ("device of the latencies", "; ".join(data.keys) or "–"),
+        ("task", record.config.get("task", "-")),
+        ("device of the latencies", "; ".join(data.keys) or "-"),
         ("seed of the study", record.seed),
-        ("seeds of trainings", ", ".join(map(str, seeds)) or "–"),
-        ("begun", record.created_at.isoformat(sep=" ", timespec="seconds") if record.created_at else "–"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()) or "–"),
+        ("seeds of trainings", ", ".join(map(str, seeds)) or "-"),
+        ("begun", record.created_at.isoformat(sep=" ", timespec="seconds") if record.created_at else "-"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()) or "-"),
     ]
-    config = json.dumps(without_secrets(record.config), indent=2, ensure_ascii=False, default=str)
+    config = json.dumps(shown_config(record.config), indent=2, ensure_ascii=False, default=str)
     whole = element("details", element("summary", "resolved configuration"), element("pre", config))
-    return section("made", "How it was made", element("dl", *(join((element("dt", n), element("dd", text(v)))) for n, v in facts), class_="facts"), whole)
+    return section(
+        "made",
+        "How it was made",
+        element("dl", *(join((element("dt", n), element("dd", text(v)))) for n, v in facts), class_="facts"),
+        whole,
+    )
 
 
 def _duration(seconds: float) -> str:
