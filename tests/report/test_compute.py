@@ -51,7 +51,7 @@ def test_random_choice_is_predicted_where_none_was_trained(store: Store) -> None
     own, random = gather(store, "s").growths
     assert random.source == "predicted" and random.seconds[-1] <= own.seconds[-1] + 1
     assert all(low <= mean <= high for low, mean, high in zip(random.low, random.volume, random.high, strict=True))
-    assert 0 <= min(random.low) and max(random.high) <= 1
+    assert min(random.low) >= 0 and max(random.high) <= 1
     assert abs(random.volume[-1] - own.volume[-1]) < 0.15  # these trials were drawn at random themselves
 
 

@@ -90,7 +90,9 @@ def test_it_asks_nothing_of_any_network(store: Store) -> None:
     tags = Page(html).tags
     assert any("default-src 'none'" in attributes.get("content", "") for tag, attributes in tags if tag == "meta")
     assert not any(tag in ("link", "iframe", "object", "base") for tag, _ in tags)
-    assert not any(value.startswith(("http", "//")) for _, attributes in tags for key, value in attributes.items() if key in ("src", "href"))
+    assert not any(
+        value.startswith(("http", "//")) for _, attributes in tags for key, value in attributes.items() if key in ("src", "href")
+    )
 
 
 def test_names_stay_names(store: Store) -> None:
