@@ -216,7 +216,7 @@ def _overlaid(image: torch.Tensor, heat: Any) -> Images:
     strength = np.asarray(warm)[..., None] / 255
     colours = 255 * colormaps["inferno"](np.asarray(warm))[..., :3]
     grey = _shown(image).mean(-1, keepdims=True)
-    return np.clip(0.45 * grey * (1 - 0.5 * strength) + 0.75 * colours, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(0.45 * grey * (1 - 0.5 * strength) + 0.75 * colours, 0, 255), dtype=np.uint8)
 
 
 def _picture(pixels: Images) -> str:

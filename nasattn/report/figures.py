@@ -124,8 +124,7 @@ def effects_figure(data: StudyData) -> Figure:
     """Stage by attention: points of accuracy per added millisecond, below it the gain with its interval."""
     from matplotlib.figure import Figure
 
-    tried = {e.token for e in data.effects if e.trials}
-    tokens, stages = [t for t in shown_tokens(data) if t in tried], len(data.choices.tokens)
+    tokens, stages = shown_tokens(data), len(data.choices.tokens)
     figure = Figure(figsize=(max(COLUMN, 0.75 + 0.69 * stages), 0.75 + 0.235 * len(tokens)), layout="constrained")
     axes = figure.subplots()
     found = {(e.token, e.stage): e for e in data.effects}

@@ -78,7 +78,11 @@ def test_a_whole_study(store: Store) -> None:
     for heading in ("The front", "Which attention, where", "What each attention adds to the latency", "What the training time bought", "All placements", "Which stage decides", "Faults", "How it was made"):  # fmt: skip
         assert heading in page.text
     assert "RuntimeError: out of memory" in page.text
-    assert "not tried" in page.text and "- /ms" in page.text and "random choice is predicted to reach" in page.text
+    assert (
+        "No completed trial had, in any stage: sb, " in page.text
+        and "- /ms" in page.text
+        and "random choice is predicted to reach" in page.text
+    )
     assert "nasattn export s --trial" in page.text and "nasattn proxy-report s" in page.text and "nasattn report s --cam" in page.text
     assert "A CPU | eager-torch2.15.0" in page.text and "torch 2.15.0" in page.text and '"sampler": "tpe"' in page.text
 
@@ -179,4 +183,10 @@ def test_a_space_of_many_attentions_has_rows_for_those_that_were_tried(store: St
     add_study(store, "s", {"space": space})
     add_trials(store, "s", placements(12))
     page = page_of(store)
-    assert re.search(r"\d+ attentions of the space that no completed trial had are left out", page.text)
+    assert re.search(r"No completed trial had, in any stage: .* and \d+ more\.", page.text)
+
+
+def test_a_choice_that_was_tried_elsewhere_only(store: Store) -> None:
+    add_study(store, "s")
+    add_trials(store, "s", [PLAIN, *(p for p in placements(200) if p.startswith("none,") and p != PLAIN)][:30])
+    assert page_of(store).text.count("not tried") == 2 * 3  # three attentions in stage 1, in both grids

@@ -14,7 +14,6 @@ from nasattn.report.study_data import StudyData
 
 STRONGEST = 0.72  # opacity of a cell's colour
 PALE = 0.3  # factor on it where the interval holds zero
-MANY = 40  # attentions above which only those that were tried have a row
 
 
 def gains(data: StudyData, alone: bool) -> Html:
@@ -35,12 +34,9 @@ def gains(data: StudyData, alone: bool) -> Html:
 
 
 def shown_tokens(data: StudyData) -> list[str]:
-    """The attentions that have a row; of very many those that were tried."""
-    tokens = data.choices.all_tokens
-    if len(tokens) <= MANY:
-        return tokens
+    """The attentions that have a row: those that a completed trial had, in whatever stage."""
     tried = {e.token for e in data.effects if e.trials}
-    return [t for t in tokens if t in tried]
+    return [t for t in data.choices.all_tokens if t in tried]
 
 
 def _gain_cell(effect: Effect, alone: bool, strongest: float) -> Html:

@@ -19,6 +19,7 @@ from nasattn.report.words import headline, percent
 
 MOST_FAULTS = 20
 MOST_MEMBERS = 60
+MOST_UNTRIED = 30
 
 
 def summary(data: StudyData) -> Html:
@@ -58,7 +59,7 @@ def front(data: StudyData) -> Html:
         aria_label="What colours tell",
     )
     legend = paragraph(
-        "● certified   ○ provisional   small: dominated   ◆ the same attention in every stage   ★ the plain host. "
+        "● certified · ○ provisional · small: dominated · ◆ the same attention in every stage · ★ the plain host. "
         "Bars: 95 % intervals, of members and of what may be one (probability of 0.2 or more). Hover over a point, or tap it, to see the placement.",
         class_="note",
     )
@@ -119,8 +120,10 @@ def where(data: StudyData) -> Html:
         class_="note",
     )
     few = ""
-    if (hidden := len(data.choices.all_tokens) - len(grids.shown_tokens(data))) > 0:
-        few = paragraph(f"{hidden} attentions of the space that no completed trial had are left out.", class_="note")
+    shown = set(grids.shown_tokens(data))
+    if hidden := [t for t in data.choices.all_tokens if t not in shown]:
+        more = f" and {len(hidden) - MOST_UNTRIED} more" if len(hidden) > MOST_UNTRIED else ""
+        few = paragraph(f"No completed trial had, in any stage: {', '.join(hidden[:MOST_UNTRIED])}{more}.", class_="note")
     switch = element(
         "div",
         element("button", "on average over the study's placements", type="button", data_grid="average", aria_pressed="true"),
@@ -150,7 +153,7 @@ def compute(data: StudyData) -> Html:
     told = {
         "studies": f"Beside it, what random choice reached: the mean of {len(data.rivals)} other studies of this database, of the same space, task and proxies on the same device, and where 80 % of them are.",
         "predicted": "Beside it, what random choice is predicted to reach. That was not trained: placements are drawn at random, and their accuracies (with a training's noise), latencies and training times come from models of "
-        "this study's trials; the band holds 80 % of such draws. For a comparison that was trained, search the same space with --sampler random into this database.",
+        "this study's trials; the band holds 80 % of such draws. It is followed for some 150 placements, and it leans to the optimistic side: of attentions that the study never tried some draws are good. For a comparison that was trained, search the same space with --sampler random into this database.",
     }
     sources = [g.source for g in data.growths if g.source != "study"]
     chosen = data.record.config.get("sampler") == "random"
