@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nasattn.errors import UsageError
-from nasattn.store import Store
+
+if TYPE_CHECKING:
+    from nasattn.store import Store
 
 
 class ReportFormat(StrEnum):
