@@ -134,6 +134,26 @@ class Study:
 
         return stored_proxy_report(self._store, self.name)
 
+    def report(
+        self, out: str | Path | None = None, format: str = "html", *, cam: bool = False, notify: Callable[[str], None] = lambda text: None
+    ) -> list[Path]:
+        """Write what is known of the study into files, which are returned (see :func:`nasattn.report.writing.write_report`).
+
+        Args:
+            out: The page's file, by default ``report.html``; of the other formats a folder, by default ``report``.
+            format: ``html``: one page that works offline; ``png``, ``svg``: figures for a paper; ``csv``: the data behind them.
+            cam: Train the plain host and up to three members again, and show by Grad-CAM where each looks.
+            notify: Called with a line whenever something begins that takes a while.
+
+        Raises:
+            UsageError: *out* cannot be written, or *cam* without the extra ``cam``.
+            StudyError: There is nothing to draw.
+        """
+        from nasattn.report.writing import write_report
+
+        elsewhere = "" if self._store.url == default_storage() else f" --storage {self._store.shown}"
+        return write_report(self._store, self.name, out, format, cam=cam, storage=elsewhere, notify=notify)
+
     def _figures(self, trial: int) -> FrontMember | None:
         return next((m for m in self.front() if m.trial == trial), None)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nasattn import cli_latency, cli_proxy, completion, console, log, options
+from nasattn import cli_latency, cli_proxy, cli_report, completion, console, log, options
 from nasattn.errors import NasattnError, UsageError
 
 if TYPE_CHECKING:
@@ -401,6 +401,7 @@ def doctor(storage: options.StorageOption = None, as_json: options.JsonOption = 
 app.command()(cli_latency.latency)
 app.command("proxy-report")(cli_proxy.proxy_report)
 app.command("tune-proxy")(cli_proxy.tune_proxy)
+app.command("report")(cli_report.report)
 
 
 def _open(study: str, storage: str | None) -> Study:

@@ -243,7 +243,7 @@ def test_latency_in_another_runtime(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["search", "run", "front", "studies", "spaces", "hosts", "attentions", "show", "export", "dashboard", "latency"]
+    "command", ["search", "run", "front", "studies", "spaces", "hosts", "attentions", "show", "export", "dashboard", "latency", "report"]
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = read(capsys, command, "--help")

@@ -111,6 +111,19 @@ class Store(Latencies):
                 .values(latency_id=latency)
             )
 
+    def device_keys_of(self, study: str) -> list[str]:
+        """The device keys that the latencies of a study's trials hold for, the one of most trials first."""
+        query = (
+            sa.select(LatencyRow.device_key)
+            .join(EvaluationRow, EvaluationRow.latency_id == LatencyRow.id)
+            .join(StudyRow, StudyRow.id == EvaluationRow.study_id)
+            .where(StudyRow.name == study)
+            .group_by(LatencyRow.device_key)
+            .order_by(sa.func.count().desc(), LatencyRow.device_key)
+        )
+        with self.session() as session:
+            return list(session.scalars(query))
+
     def evaluations(self, study: str, state: State | None = None) -> list[EvaluationRecord]:
         """The trials of a study, in order of their numbers."""
         query = (

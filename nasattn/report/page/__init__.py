@@ -1,0 +1,5 @@
+"""The self-contained HTML page of a study."""
+
+from nasattn.report.page.page import render
+
+__all__ = ["render"]
