@@ -98,7 +98,7 @@ def non_dominated(accuracy: Floats, latency: Floats) -> npt.NDArray[np.bool_]:
     kept = a_sorted > before
     tie = np.zeros_like(kept)
     tie[..., 1:] = (a_sorted[..., 1:] == a_sorted[..., :-1]) & (t_sorted[..., 1:] == t_sorted[..., :-1])
-    for i in range(1, a.shape[-1]):
+    for i in np.flatnonzero(tie.any(tuple(range(tie.ndim - 1)))):
         kept[..., i] |= tie[..., i] & kept[..., i - 1]
     out = np.empty_like(kept)
     np.put_along_axis(out, order, kept, -1)
