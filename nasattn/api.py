@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from nasattn.errors import NasattnError, StudyError, UsageError, did_you_mean
-from nasattn.storage_url import check_storage
+from nasattn.storage_url import DEFAULT_STORAGE, check_storage
 from nasattn.store import Store
 from nasattn.study import Front, Study
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from nasattn.search.latencies import SpaceLatencies
     from nasattn.search.proxy_report import ProxyReport
     from nasattn.search.tune_proxy import Tuned
-
-DEFAULT_STORAGE = "sqlite:///nasattn.db"
 
 
 def default_storage(storage: str | None = None) -> str:
@@ -160,7 +158,9 @@ def search(
 
 def _progress(stack: ExitStack, wanted: bool | None, listener: Callable[[Event], None] | None) -> Callable[[Event], None] | None:
     """Who shows a search that is under way: lines in a notebook, a live view in a terminal; None: nobody."""
-    in_notebook = "ipykernel" in sys.modules and hasattr(sys.modules.get("IPython"), "get_ipython")
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    in_notebook = getattr(shell, "kernel", None) is not None
     if not (listener is None and (in_notebook or sys.stdout.isatty()) if wanted is None else wanted):
         return None
     from rich.console import Console
@@ -363,5 +363,5 @@ def export(study: str, out: str | Path, storage: str | None = None, **choice: An
 
 
 __all__ = [
-    "Front", "SearchSettings", "Study", "certify", "default_storage", "export", "list_spaces", "measure_latency", "measure_table", "open_study", "proxy_report", "search", "tune_proxy",
+    "DEFAULT_STORAGE", "Front", "SearchSettings", "Study", "certify", "default_storage", "export", "list_spaces", "measure_latency", "measure_table", "open_study", "proxy_report", "search", "tune_proxy",
 ]  # fmt: skip

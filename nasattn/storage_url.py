@@ -9,6 +9,7 @@ from sqlalchemy.exc import ArgumentError
 
 from nasattn.errors import StorageError
 
+DEFAULT_STORAGE = "sqlite:///nasattn.db"
 SECRETS = ("password", "passwd", "passphrase", "pwd", "secret", "token")  # parts of a parameter's name
 
 
