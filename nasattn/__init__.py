@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from nasattn._timm_hook import register_when_timm_is_imported
 
 if TYPE_CHECKING:
-    from nasattn.api import Study, export, list_spaces, measure_latency, measure_table, open_study, proxy_report, search, tune_proxy
+    from nasattn.api import export, list_spaces, measure_latency, measure_table, open_study, proxy_report, search, tune_proxy
     from nasattn.attention import create_attention, list_attention, register_attention
     from nasattn.errors import NasattnError
+    from nasattn.study import Study
 
 __all__ = [
     "NasattnError",
@@ -34,7 +35,7 @@ __all__ = [
 
 _HOME = {
     "NasattnError": "nasattn.errors",
-    "Study": "nasattn.api",
+    "Study": "nasattn.study",
     "create_attention": "nasattn.attention",
     "export": "nasattn.export",
     "list_attention": "nasattn.attention",

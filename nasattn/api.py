@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from nasattn.errors import NasattnError, StudyError, UsageError
-from nasattn.front import FrontMember, front
-from nasattn.storage_url import check_storage
-from nasattn.store import EvaluationRecord, Store, StudyRecord
-from nasattn.store.records import PROXY_REPORT
+from nasattn.errors import NasattnError, StudyError, UsageError, did_you_mean
+from nasattn.storage_url import DEFAULT_STORAGE, check_storage, default_storage
+from nasattn.store import Store
+from nasattn.study import Front, Study
 
 if TYPE_CHECKING:
     from nasattn.export import Exported
@@ -21,158 +21,85 @@ if TYPE_CHECKING:
     from nasattn.search.proxy_report import ProxyReport
     from nasattn.search.tune_proxy import Tuned
 
-DEFAULT_STORAGE = "sqlite:///nasattn.db"
-
-
-def default_storage(storage: str | None = None) -> str:
-    """*storage*, else the environment's NASATTN_STORAGE, else ``sqlite:///nasattn.db``.
-
-    Raises:
-        StorageError: Its password stands where messages would show it (see :func:`nasattn.storage_url.check_storage`).
-    """
-    return check_storage(storage or os.environ.get("NASATTN_STORAGE") or DEFAULT_STORAGE)
-
-
-class Study:
-    """A study in a database.
-
-    Args:
-        store: The database.
-        name: The study's name.
-
-    Raises:
-        StudyError: There is no such study, or its record is damaged.
-    """
-
-    def __init__(self, store: Store, name: str) -> None:
-        self._store = store
-        self.record: StudyRecord = store.study(name)
-        self.name = name
-        kinds = {"space_name": str, "space": dict, "task": str, "fidelity": dict, "recipe": dict, "device": str, "seed": int}
-        wrong = [key for key, kind in kinds.items() if not isinstance(self.record.config.get(key), kind)]
-        if wrong or not isinstance(self.record.config["space"].get("host"), str):
-            raise StudyError(
-                f"the record of study {name!r} is damaged: wrong or missing is {', '.join(wrong) or 'space.host'}; use a copy of the database, or another study"
-            )
-
-    def trials(self) -> list[EvaluationRecord]:
-        """All trials, in order of their numbers."""
-        return self._store.evaluations(self.name)
-
-    def trial(self, number: int) -> EvaluationRecord:
-        """One trial. Raises StudyError with the numbers there are."""
-        trials = {t.trial: t for t in self.trials()}
-        if number not in trials:
-            known = f"{min(trials)} to {max(trials)}" if trials else "none yet"
-            raise StudyError(f"study {self.name!r} has no trial {number}: there are {known}; `nasattn front {self.name}` lists the best")
-        return trials[number]
-
-    def front(self, device: str | None = None) -> list[FrontMember]:
-        """The front, fastest first, from the trials as they are now.
-
-        Args:
-            device: A device key, or a part of one that fits no other: the front that the same trained proxies make there, by
-                what the database holds of that device (see :meth:`without_latency`).
-
-        Raises:
-            StudyError: No such device key, or more than one.
-        """
-        return front(self.trials() if device is None else self._trials_on(device))
-
-    def without_latency(self, device: str) -> list[str]:
-        """The completed placements of which nothing is known on the device key *device*; they are not on its front."""
-        return [t.placement for t in self._trials_on(device) if t.state == "COMPLETE" and t.latency is None]
-
-    def _trials_on(self, device: str) -> list[EvaluationRecord]:
-        from nasattn.search.latencies import find_latencies
-
-        return find_latencies(self._store, self.record.config["space"]["host"], device, self.trials())
-
-    def best(self, max_latency: str | None = None, device: str | None = None) -> FrontMember:
-        """The most accurate member of the front, within *max_latency* (``1.2x`` or ``12ms``) if given, on *device* (see :meth:`front`).
-
-        Raises:
-            StudyError: No trial has completed, or none is within the limit.
-        """
-        members = self.front(device)
-        if not members:
-            raise StudyError(f"study {self.name!r} has no completed trial: continue it with `nasattn search --study {self.name} ...`")
-        if max_latency is None:
-            return max(members, key=lambda m: m.accuracy)
-        from nasattn.search.limits import Limit
-
-        limit = Limit.parse("latency", max_latency)
-        within = [m for m in members if limit.excess(m.latency_ms, m.latency_ratio) <= 0]
-        if not within:
-            fastest = members[0]
-            raise StudyError(
-                f"no member of the front is within {limit}: the fastest is {fastest.placement} with {fastest.latency_ratio:.3f}x, {fastest.latency_ms:.1f} ms; raise the limit"
-            )
-        return max(within, key=lambda m: m.accuracy)
-
-    def export(self, out: str | Path, trial: int | None = None, max_latency: str | None = None, force: bool = False) -> Exported:
-        """Write a placement as a timm model folder; the best one unless *trial* or *max_latency* says otherwise.
-
-        Raises:
-            StudyError: No such trial, or nothing within the limit.
-            UsageError: *out* is not empty.
-        """
-        from nasattn.export import export_placement
-
-        if trial is None:
-            trial = self.best(max_latency).trial
-        return export_placement(self.record, self.trial(trial), self._figures(trial), Path(out), force=force)
-
-    @property
-    def has_proxy_report(self) -> bool:
-        """Whether the database holds a report on its proxy; cheaper to ask than for the report."""
-        return self._store.report(self.name, PROXY_REPORT) is not None
-
-    def proxy_report(self) -> ProxyReport | None:
-        """How far its proxy can be trusted, as last found by :func:`proxy_report`; None where that has not been asked."""
-        from nasattn.search.proxy_report import stored_proxy_report
-
-        return stored_proxy_report(self._store, self.name)
-
-    def report(
-        self, out: str | Path | None = None, format: str = "html", *, cam: bool = False, notify: Callable[[str], None] = lambda text: None
-    ) -> list[Path]:
-        """Write what is known of the study into files, which are returned (see :func:`nasattn.report.writing.write_report`).
-
-        Args:
-            out: The page's file, by default ``report.html``; of the other formats a folder, by default ``report``.
-            format: ``html``: one page that works offline; ``png``, ``svg``: figures for a paper; ``csv``: the data behind them.
-            cam: Train the plain host and up to three members again, and show by Grad-CAM where each looks.
-            notify: Called with a line whenever something begins that takes a while.
-
-        Raises:
-            UsageError: *out* cannot be written, or *cam* without the extra ``cam``.
-            StudyError: There is nothing to draw.
-        """
-        from nasattn.report.writing import write_report
-
-        elsewhere = "" if self._store.url == default_storage() else f" --storage {self._store.shown}"
-        return write_report(self._store, self.name, out, format, cam=cam, storage=elsewhere, notify=notify)
-
-    def _figures(self, trial: int) -> FrontMember | None:
-        return next((m for m in self.front() if m.trial == trial), None)
-
 
 def open_study(name: str, storage: str | None = None) -> Study:
     """Open a study of a database. Raises StorageError or StudyError when there is none."""
     return Study(Store(default_storage(storage), create=False), name)
 
 
+class SearchSettings(TypedDict, total=False):
+    """The keys of a study file but for the space, as keywords of :func:`search`. None, or none given: the default.
+
+    Attributes:
+        host: Instead of a space: a host, whose space is made by itself.
+        task: Name of a task, or a folder of images.
+        study: Name of the study; by default made from space, task and seed.
+        description: For the reader; nothing depends on it.
+        trials: Trainings in the study, all in all; 24 by default.
+        time_budget: Time such as ``30m`` after which no trial begins.
+        compute_budget: Time of training, over all workers and all runs, after which no trial begins.
+        plateau: Trials without a gain of the front after which the search ends.
+        certify: Share of the trials that train likely members again, 0 to 0.5; 0.2 by default.
+        max_failures: Share of the trials that may fail, 0 to 1; 0.5 by default.
+        progress_timeout: Time without a report after which a trial counts as hanging.
+        sampler: Who chooses placements; ``nasattn search --help`` names them.
+        halving: Stop trainings at a rung where others of about the same latency are better.
+        max_latency: ``1.3x`` or ``12ms``: placements above it are not trained.
+        max_params: ``1.1x`` or ``30M``.
+        max_macs: ``1.1x`` or ``5G``.
+        max_memory: ``1.1x`` or ``200MB``.
+        device: Where proxies train: ``cpu`` or ``cuda``.
+        deployment: The fields of :class:`nasattn.latency.Deployment`: how the host is run when it is timed.
+        runtime: ``eager``, ``compile``, ``cudagraph`` or ``onnxruntime``.
+        batch: Images at once when it is timed.
+        latency_seconds: The longest that one measurement takes; 5 by default.
+        workers: Proxies trained at once; by default one per CPU or GPU.
+        gpus_per_trial: Share of a GPU each takes.
+        seed: Of sampler, initialisation, data order and generated data.
+        fidelity: The fields of :class:`nasattn.proxy.Fidelity`: how far proxies are reduced.
+        recipe: The fields of :class:`nasattn.proxy.Recipe`, or a recipe file: how they are trained.
+    """
+
+    host: str | None
+    task: str | None
+    study: str | None
+    description: str | None
+    trials: int | None
+    time_budget: str | None
+    compute_budget: str | None
+    plateau: int | None
+    certify: float | None
+    max_failures: float | None
+    progress_timeout: str | None
+    sampler: str | None
+    halving: bool | None
+    max_latency: str | None
+    max_params: str | None
+    max_macs: str | None
+    max_memory: str | None
+    device: str | None
+    deployment: dict[str, Any] | None
+    runtime: str | None
+    batch: int | None
+    latency_seconds: float | None
+    workers: int | None
+    gpus_per_trial: float | None
+    seed: int | None
+    fidelity: dict[str, Any] | None
+    recipe: dict[str, Any] | str | None
+
+
 def search(
-    space: str | None = None,
+    space: str | Path | None = None,
     *,
     storage: str | None = None,
     address: str | None = None,
     fresh: bool = False,
+    progress: bool | None = None,
     listener: Callable[[Event], None] | None = None,
-    **settings: Any,
+    **settings: Unpack[SearchSettings],
 ) -> Study:
-    """Search a space, as `nasattn search` does.
+    """Search a space, as `nasattn search` does. The same call again continues a study, or returns at once where it is complete.
 
     Args:
         space: Name of a shipped space, or a YAML file; or leave it out and give *host*, whose space is made by itself (see
@@ -180,24 +107,61 @@ def search(
         storage: URL of the database (see :func:`default_storage`).
         address: A Ray cluster to join.
         fresh: Begin another study if there is one of this name.
+        progress: Print a line a trial in a notebook, show a live view in a terminal. None: in those two, and nothing elsewhere, nor
+            where a *listener* is given.
         listener: Called with every event.
-        **settings: The keys of a study file: host, task (a name, or a folder of class folders), study, trials, time_budget,
-            compute_budget, plateau, certify, sampler, halving, max_latency, max_params, max_macs, max_memory, device, runtime,
-            deployment, workers, gpus_per_trial, seed, fidelity, recipe.
+        **settings: The keys of a study file (see :class:`SearchSettings`).
 
     Returns:
-        The study, which holds the front.
+        The study, which holds the front, also after an interruption: then the same call goes on.
 
     Raises:
         UsageError: Something in the settings is not allowed.
         NasattnError: The search could not go on.
-    """
-    from nasattn.search.driver import run_search
-    from nasattn.search.study import make_config
 
+    Example:
+        >>> study = nasattn.search("resnet50_stages", task="cued_digits", trials=24, max_latency="1.3x")
+        >>> study.front()
+    """
+    from nasattn.search.cluster import quiet_libraries
+
+    quiet_libraries()
+    from nasattn.search.driver import run_search
+    from nasattn.search.study import STUDY_KEYS, make_config
+
+    for key in settings:
+        if key not in STUDY_KEYS:
+            raise UsageError(f"unknown setting {key!r}: {did_you_mean(key, STUDY_KEYS)}allowed: {', '.join(STUDY_KEYS)}")
     url = default_storage(storage)
-    result = run_search(make_config({"space": space, **settings}), url, address=address, fresh=fresh, listener=listener)
+    config = make_config({"space": None if space is None else str(space), **settings})
+    with ExitStack() as stack:
+        listeners = [each for each in (listener, _progress(stack, progress, listener)) if each is not None]
+
+        def tell(event: Event) -> None:
+            for each in listeners:
+                each(event)
+
+        result = run_search(config, url, address=address, fresh=fresh, listener=tell)
+    if len(listeners) > (listener is not None):
+        from nasattn.report.progress import spent
+
+        print(f"Ended: {result.ended}; {spent(result)}")
     return open_study(result.study, url)
+
+
+def _progress(stack: ExitStack, wanted: bool | None, listener: Callable[[Event], None] | None) -> Callable[[Event], None] | None:
+    """Who shows a search that is under way: lines in a notebook, a live view in a terminal; None: nobody."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    in_notebook = getattr(shell, "kernel", None) is not None
+    if not (listener is None and (in_notebook or sys.stdout.isatty()) if wanted is None else wanted):
+        return None
+    from rich.console import Console
+
+    from nasattn.report.progress import SearchView
+
+    plain = {"force_jupyter": False, "force_terminal": False, "color_system": None, "width": 140} if in_notebook else {}
+    return stack.enter_context(SearchView(Console(markup=False, **plain)))  # type: ignore[arg-type]
 
 
 def certify(
@@ -392,5 +356,5 @@ def export(study: str, out: str | Path, storage: str | None = None, **choice: An
 
 
 __all__ = [
-    "Study", "default_storage", "export", "list_spaces", "measure_latency", "measure_table", "open_study", "proxy_report", "search", "tune_proxy",
+    "DEFAULT_STORAGE", "Front", "SearchSettings", "Study", "certify", "default_storage", "export", "list_spaces", "measure_latency", "measure_table", "open_study", "proxy_report", "search", "tune_proxy",
 ]  # fmt: skip

@@ -18,8 +18,8 @@ from nasattn.errors import NasattnError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nasattn.api import Study
-    from nasattn.store import EvaluationRecord
+    from nasattn.front import FrontMember
+    from nasattn.study import Study
 
 app = typer.Typer(
     name="nasattn",
@@ -134,6 +134,7 @@ def _search(
     settings: dict[str, Any], where: str, storage: str | None, address: str | None, fresh: bool, dry_run: bool, quiet: bool, as_json: bool
 ) -> None:
     from nasattn.api import default_storage
+    from nasattn.front import appraise
     from nasattn.report.faults import fault_lines
     from nasattn.report.progress import SearchView, spent
     from nasattn.report.tables import front_table
@@ -172,7 +173,7 @@ def _search(
         )
     elif not quiet:
         printer.print(front_table(result.front, f"Front of {result.study}", printer.width))
-        _print_honest(printer, result.evaluations)
+        _print_honest(printer, appraise(result.evaluations))
         faults = fault_lines(result.study, result.evaluations)
         for line in faults:
             printer.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -187,11 +188,10 @@ def _search(
         raise NasattnError(f"no trial of study {result.study} completed: `nasattn show {result.study} 0` says why")
 
 
-def _print_honest(printer: Console, trials: Sequence[EvaluationRecord]) -> None:
-    from nasattn.front import appraise
+def _print_honest(printer: Console, placements: Sequence[FrontMember]) -> None:
     from nasattn.report.tables import honest_line
 
-    if line := honest_line(appraise(trials)):
+    if line := honest_line(placements):
         printer.print(line, highlight=False, soft_wrap=True)
 
 
@@ -218,7 +218,7 @@ def certify_study(
         print(json.dumps([m.to_dict() for m in certified.front()], indent=2))
     elif not quiet:
         printer.print(front_table(certified.front(), f"Front of {study}", printer.width))
-        _print_honest(printer, certified.trials())
+        _print_honest(printer, certified.placements())
 
 
 @app.command()
@@ -235,7 +235,8 @@ def front(
     if as_json and format not in (None, Format.json):
         raise UsageError(f"--json and --format {format} exclude each other: give one of them")
     opened = _open(study, storage)
-    members = opened.front(device)
+    placements = opened.placements(device)
+    members = [p for p in placements if p.tier != "dominated"]
     if device is not None and (unknown := opened.without_latency(device)):
         missing = f"{len(unknown)} placement{'s have' if len(unknown) > 1 else ' has'} no latency on that device, such as {unknown[0]}"
         print(f"note: {missing}: fill its table by `nasattn latency --space SPACE --storage URL` there", file=sys.stderr)
@@ -247,7 +248,7 @@ def front(
         printer = console.out()
         printer.print(front_table(members, f"Front of {study}", printer.width))
         if device is None:  # latencies of another device are not those of the trials
-            _print_honest(printer, opened.trials())
+            _print_honest(printer, placements)
         if opened.has_proxy_report and (report := opened.proxy_report()):
             from nasattn.report.agreement import verdict
 
@@ -366,16 +367,30 @@ def export(
 def dashboard(
     port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.", min=1, max=65535)] = 8080, storage: options.StorageOption = None
 ) -> None:
-    """Open Optuna dashboard on the study database, on this machine only."""
-    import optuna_dashboard
+    """Open Optuna dashboard on the study database, on this machine only. Example: nasattn dashboard --port 8081"""
+    import socket
 
     from nasattn.api import default_storage
     from nasattn.store import Store
 
     store = Store(default_storage(storage), create=False)
+    try:
+        with socket.socket() as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))
+            free.listen()
+    except OSError as error:
+        raise UsageError(f"port {port} cannot be used: {error.strerror}; give another by --port") from None
+    import optuna_dashboard
+    from optuna.artifacts import FileSystemArtifactStore
+
+    from nasattn.store.artifacts import artifact_folder
+
+    folder = artifact_folder(store.url)
+    artifacts = FileSystemArtifactStore(folder) if folder is not None and folder.is_dir() else None
     print(f"Optuna dashboard of {store.shown} at http://127.0.0.1:{port}/ (Ctrl-C ends it)", flush=True)
     try:
-        optuna_dashboard.run_server(store.optuna, host="127.0.0.1", port=port)
+        optuna_dashboard.run_server(store.optuna, host="127.0.0.1", port=port, artifact_store=artifacts)
     except OSError as error:
         raise UsageError(f"port {port} cannot be used: {error.strerror}; give another by --port") from None
 

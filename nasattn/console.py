@@ -33,3 +33,14 @@ def print_pairs(pairs: dict[str, Any]) -> None:
     from nasattn.report.tables import pairs_table
 
     out().print(pairs_table(pairs))
+
+
+def plain_text(renderable: Any, width: int) -> str:
+    """What would be printed, without colours, as text of at most *width* columns."""
+    import io
+
+    from rich.console import Console
+
+    text = io.StringIO()
+    Console(file=text, width=width, color_system=None, force_jupyter=False, force_terminal=False, markup=False).print(renderable)
+    return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())

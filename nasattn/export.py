@@ -16,9 +16,10 @@ import torch
 import yaml
 
 from nasattn._callable_module import call_through
-from nasattn.errors import NasattnError, UsageError, one_line
+from nasattn.errors import NasattnError, UsageError
 from nasattn.front import FrontMember
 from nasattn.hosts import get_host
+from nasattn.report.markdown import code
 from nasattn.store import EvaluationRecord, StudyRecord
 from nasattn.tasks import TaskRequest, load_task
 
@@ -143,25 +144,20 @@ def _train_yaml(host: str, placement: str, num_classes: int, resolution: int) ->
     return "# for timm's train.py: --config train.yaml --data-dir DATA\n" + yaml.safe_dump(recipe, sort_keys=False)
 
 
-def _code(text: str) -> str:
-    """A name of whoever made the study, as code inside a table: it can end neither its cell nor its line, nor be a link or HTML."""
-    return f"`{one_line(text).replace('`', chr(39)).replace('|', '/')}`"
-
-
 def _card(study: StudyRecord, trial: EvaluationRecord, figures: FrontMember | None, exported: Exported) -> str:
     latency = trial.latency
     rows = [
-        ("placement", _code(trial.placement)),
-        ("host", _code(study.config["space"]["host"])),
+        ("placement", code(trial.placement)),
+        ("host", code(study.config["space"]["host"])),
         ("parameters (1,000 classes)", f"{trial.params:,}"),
         ("multiply-accumulates", f"{trial.macs / 1e9:.3f} G"),
-        ("proxy accuracy", f"{trial.accuracy:.4f} on {_code(study.config['task'])} ({trial.val_samples} validation images, seed {trial.seed})" if trial.accuracy is not None else "not trained"),
+        ("proxy accuracy", f"{trial.accuracy:.4f} on {code(study.config['task'])} ({trial.val_samples} validation images, seed {trial.seed})" if trial.accuracy is not None else "not trained"),
         ("latency", f"{latency.ms:.2f} ms, {latency.ratio:.3f}x the plain host (95 % interval {latency.ratio_low:.3f} to {latency.ratio_high:.3f})" if latency else "not measured"),
         ("front", f"{figures.tier}, probability of membership {figures.p_member:.2f}" if figures else "dominated"),
-        ("study", f"{_code(study.name)}, trial {trial.trial}"),
+        ("study", f"{code(study.name)}, trial {trial.trial}"),
     ]  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    versions = _code(", ".join(f"{k} {v}" for k, v in study.versions.items()))
+    versions = code(", ".join(f"{k} {v}" for k, v in study.versions.items()))
     return f"""---
 library_name: timm
 tags: [image-classification, timm, nasattn]
@@ -186,7 +182,7 @@ Train it with timm's `train.py`:
 {exported.train}
 ```
 
-Proxy: {_code(json.dumps(study.config["fidelity"]))}, recipe: {_code(json.dumps(study.config["recipe"]))}. Made with {versions}.
+Proxy: {code(json.dumps(study.config["fidelity"]))}, recipe: {code(json.dumps(study.config["recipe"]))}. Made with {versions}.
 """
 
 

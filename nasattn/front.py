@@ -77,6 +77,15 @@ class FrontMember:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __repr__(self) -> str:
+        latency = f"latency {self.latency_ratio:.3f}x ({self.latency_ratio_low:.3f} to {self.latency_ratio_high:.3f})"
+        return f"<FrontMember {self.placement}: accuracy {self.accuracy:.3f} ± {self.accuracy_se:.3f}, {latency}, trial {self.trial}, {self.tier}>"
+
+    def _repr_html_(self) -> str:
+        from nasattn.report.notebook import member_html
+
+        return member_html(self)
+
 
 def non_dominated(accuracy: Floats, latency: Floats) -> npt.NDArray[np.bool_]:
     """Which points no other point beats: at least as good in both and better in one.
@@ -98,7 +107,7 @@ def non_dominated(accuracy: Floats, latency: Floats) -> npt.NDArray[np.bool_]:
     kept = a_sorted > before
     tie = np.zeros_like(kept)
     tie[..., 1:] = (a_sorted[..., 1:] == a_sorted[..., :-1]) & (t_sorted[..., 1:] == t_sorted[..., :-1])
-    for i in range(1, a.shape[-1]):
+    for i in np.flatnonzero(tie.any(tuple(range(tie.ndim - 1)))):
         kept[..., i] |= tie[..., i] & kept[..., i - 1]
     out = np.empty_like(kept)
     np.put_along_axis(out, order, kept, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import parse_qsl
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from sqlalchemy.exc import ArgumentError
 
 from nasattn.errors import StorageError
 
+DEFAULT_STORAGE = "sqlite:///nasattn.db"
 SECRETS = ("password", "passwd", "passphrase", "pwd", "secret", "token")  # parts of a parameter's name
 
 
@@ -37,3 +39,12 @@ def check_storage(url: str) -> str:
             "the storage URL has an @ too many: in a user name or password write @ as %40, : as %3A, / as %2F, ? as %3F and % as %25"
         )
     return url
+
+
+def default_storage(storage: str | None = None) -> str:
+    """*storage*, else the environment's NASATTN_STORAGE, else ``sqlite:///nasattn.db``.
+
+    Raises:
+        StorageError: Its password stands where messages would show it (see :func:`check_storage`).
+    """
+    return check_storage(storage or os.environ.get("NASATTN_STORAGE") or DEFAULT_STORAGE)

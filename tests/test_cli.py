@@ -71,7 +71,7 @@ def test_optuna_sees_the_study(searched: tuple[str, Path]) -> None:
     study = optuna.load_study(study_name="small", storage=searched[0])
     assert study.metric_names == ["accuracy", "latency_ratio"]
     assert all(t.state is TrialState.COMPLETE for t in study.trials)
-    assert all({"placement", "params", "macs"} <= set(t.user_attrs) for t in study.trials)
+    assert all({"placement", "params_M", "macs_G"} <= set(t.user_attrs) for t in study.trials)
 
 
 def read(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,7 +36,7 @@ def front_table(members: Sequence[FrontMember], title: str, width: int = 120) ->
             str(m.trial),
             m.placement,
             f"{m.accuracy:.3f} ± {spread:.3f}",
-            f"{m.latency_ratio:.3f}x ({m.latency_ratio_low:.3f}-{m.latency_ratio_high:.3f}){_mark(m)}",
+            f"{m.latency_ratio:.3f}x ({m.latency_ratio_low:.3f}-{m.latency_ratio_high:.3f}){latency_mark(m)}",
             f"{m.p_member:.2f}",
             f"{m.latency_ms:.1f}",
             f"{m.params / 1e6:.2f}M",
@@ -46,8 +47,7 @@ def front_table(members: Sequence[FrontMember], title: str, width: int = 120) ->
     notes = ["p: probability that the placement is on the true front, given the errors of accuracy and latency"]
     if width >= 130 and any(m.gain is not None for m in members):
         notes.append("gain: accuracy above the plain host's, trained in the same way")
-    marks = {_mark(m) for m in members}
-    notes += [f"{mark} {MARKS[mark]}" for mark in MARKS if any(mark in each for each in marks)]
+    notes += mark_notes(members)
     table.caption = "\n".join(notes) if members else "no completed trial"
     return table
 
@@ -68,9 +68,15 @@ def honest_line(appraised: Sequence[FrontMember]) -> str:
 MARKS = {"~": "predicted from the table of stages", "*": "something else used the device during the measurement (shared)"}
 
 
-def _mark(member: FrontMember) -> str:
+def latency_mark(member: FrontMember) -> str:
     """How the latency was found, where it was not measured end to end with the device to itself."""
     return ("~" if member.latency_method == "table" else "") + ("" if member.latency_exclusive else "*")
+
+
+def mark_notes(members: Sequence[FrontMember]) -> list[str]:
+    """What the marks of these members' latencies mean, a line each."""
+    marks = {latency_mark(m) for m in members}
+    return [f"{mark} {MARKS[mark]}" for mark in MARKS if any(mark in each for each in marks)]
 
 
 def front_csv(members: Sequence[FrontMember]) -> str:
@@ -100,6 +106,13 @@ def _study_summary(study: StudyRecord, trials: Sequence[EvaluationRecord]) -> di
         "seed": study.seed,
         "begun": study.created_at.isoformat(timespec="seconds") if study.created_at else None,
     }
+
+
+def count_states(trials: Sequence[EvaluationRecord]) -> str:
+    """``24 trials: 20 complete, 4 fail``."""
+    counts = Counter(t.state.lower() for t in trials)
+    states = ", ".join(f"{n} {state}" for state, n in counts.items())
+    return f"{len(trials)} {'trials' if len(trials) > 1 else 'trial'}: {states}" if trials else "no trial yet"
 
 
 def studies_table(summaries: Sequence[dict[str, Any]]) -> Table:

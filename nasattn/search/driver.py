@@ -25,6 +25,7 @@ from nasattn.search.planning import (
     task_lines,
     worker_resources,
 )
+from nasattn.search.publishing import publish
 from nasattn.search.study import StudyConfig
 from nasattn.store import EvaluationRecord, Store
 
@@ -134,15 +135,17 @@ def _run(
     search.ledger.check()
     evaluations = store.evaluations(config.name)
     members = front(evaluations)
-    store.save_front(config.name, ((m.trial, m.tier, m.p_member) for m in members))
     failures = search.budget.too_many_failures
+    ended = failures or (search.ended if complete else "interrupted")
+    publish(store, config.name, evaluations, ended, search.notify)
+    store.save_front(config.name, ((m.trial, m.tier, m.p_member) for m in members))
     return SearchResult(
         config.name,
         store.shown,
         evaluations,
         members,
         complete and not failures,
-        ended=failures or (search.ended if complete else "interrupted"),
+        ended=ended,
         training_seconds=search.budget.seconds,
         trainings=sum(e.share_trained for e in evaluations),
     )

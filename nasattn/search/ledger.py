@@ -7,16 +7,19 @@ training stopped at a rung, whose curve is kept. FAIL carries its reason. A plac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nasattn.search.events import Event, TrialFinished, TrialReported, TrialStarted
+from nasattn.report.curve import curve_svg
+from nasattn.search.attributes import result_attributes
+from nasattn.search.events import Event, SearchNoted, TrialFinished, TrialReported, TrialStarted
 from nasattn.search.sampling.history import INTERRUPTED
 from nasattn.store import EvaluationRecord, State, Store
+from nasattn.store.artifacts import Artifacts, artifact_folder
 
 FORCED = "forced_placement"  # user attribute of an enqueued trial whose placement the space does not list
 SEED = "seed"  # user attribute of an enqueued trial that is to train with another seed than the study's
@@ -85,6 +88,13 @@ class Ledger:
     def __init__(self, study: Study, store: Store, name: str, host: str, notify: Callable[[Event], None]) -> None:
         self.study, self.store, self.name, self.host, self.notify = study, store, name, host, notify
         self.check: Callable[[], None] = lambda: None
+        folder = artifact_folder(store.url)
+        self.artifacts = Artifacts(folder, store.optuna) if folder is not None else None
+
+    def set_attributes(self, trial: Trial, attributes: Mapping[str, Any]) -> None:
+        """What Optuna shows of a trial (see :mod:`nasattn.search.attributes`)."""
+        for name, value in attributes.items():
+            trial.set_user_attr(name, value)
 
     def begin(self, trial: Trial, record: EvaluationRecord, latency_id: int, to_the_end: bool = False) -> LiveTrial:
         """A training is about to begin."""
@@ -170,14 +180,26 @@ class Ledger:
             trial.set_user_attr("reused", True)
             if record.curve:
                 trial.set_user_attr("rungs", rungs_of(record.curve, record.fidelity["epochs"]))
+        self._draw(trial, record)
         if record.state == "COMPLETE":
             assert record.accuracy is not None and record.latency is not None
+            self.set_attributes(trial, result_attributes(record))
             self.study.tell(trial, [record.accuracy, record.latency.ratio])
             return
         trial.set_user_attr("reason", record.error)
         if record.state == "INTERRUPTED":
             trial.set_user_attr(INTERRUPTED, True)
         self.study.tell(trial, state=TrialState.PRUNED if record.state == "PRUNED" else TrialState.FAIL)
+
+    def _draw(self, trial: Trial, record: EvaluationRecord) -> None:
+        """Attach the curve of a training. No search fails for want of a picture: the first that cannot be kept is the last one tried."""
+        if self.artifacts is None or not record.curve:
+            return
+        try:
+            self.artifacts.put(trial, "curve.svg", curve_svg(finite(record.curve), f"trial {trial.number}: {record.placement}"))
+        except Exception as error:
+            self.artifacts = None
+            self.notify(SearchNoted(f"the curves of trials are not kept as pictures: {type(error).__name__}: {error}"))
 
     def _start(self, record: EvaluationRecord, latency_id: int | None) -> int:
         self.check()

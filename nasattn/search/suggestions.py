@@ -17,6 +17,7 @@ from optuna.trial import Trial, TrialState
 from nasattn.attention import Placement
 from nasattn.latency import RuntimeFailure
 from nasattn.search.appraisal import Appraisal, Appraiser
+from nasattn.search.attributes import count_attributes, latency_attributes, limit_attributes
 from nasattn.search.budget import Budget
 from nasattn.search.certification import Certification
 from nasattn.search.events import Event, SearchNoted, TrialPaused
@@ -280,8 +281,9 @@ class Suggestions:
 
     def _follow(self, live: LiveTrial, trial: Trial, placement: Placement, seed: int, identity: str) -> None:
         if live.record.placement == str(placement):
-            trial.set_user_attr("params", live.record.params)
-            trial.set_user_attr("macs", live.record.macs)
+            assert live.record.latency is not None
+            attributes = {**count_attributes(live.record.params, live.record.macs), **latency_attributes(live.record.latency)}
+            self.ledger.set_attributes(trial, attributes)
             live.followers.append(Follower(trial))
         elif (appraisal := self._appraise(trial, placement, seed, identity)) is not None:  # another placement with the same proxy
             record = self._record(trial, placement, seed, identity, appraisal)
@@ -296,8 +298,7 @@ class Suggestions:
     def _appraise(self, trial: Trial, placement: Placement, seed: int, identity: str) -> Appraisal | None:
         """Costs of the placement, written to the trial. None when it cannot run or is above a limit: the trial is told so."""
         params, macs = self.appraiser.count(placement)
-        trial.set_user_attr("params", params)
-        trial.set_user_attr("macs", macs)
+        self.ledger.set_attributes(trial, count_attributes(params, macs))
         fidelity = self.config.fidelity.to_dict()
         record = EvaluationRecord(trial.number, str(placement), "RUNNING", seed, params, macs, fidelity, identity)
         try:
@@ -310,9 +311,7 @@ class Suggestions:
             self.budget.ended(record)
             return None
         latency = appraisal.latency
-        trial.set_user_attr("latency_ms", round(latency.ms, 3))
-        trial.set_user_attr("latency_interval", [round(latency.ratio_low, 4), round(latency.ratio_high, 4)])
-        trial.set_user_attr("latency_method", latency.method)
+        self.ledger.set_attributes(trial, {**latency_attributes(latency), **limit_attributes(appraisal.constraints)})
         for name, found in appraisal.constraints.items():
             trial.set_constraint(name, found["excess"])
         if not appraisal.violations:

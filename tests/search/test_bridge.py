@@ -110,7 +110,7 @@ def test_the_same_placement_in_flight_waits_for_the_first(store: Store, space_fi
     assert {t.state for t in trials} == {TrialState.COMPLETE}
     by_placement = {t.user_attrs["placement"]: t.values for t in trials if "reused" not in t.user_attrs}
     assert all(t.values == by_placement[t.user_attrs["placement"]] for t in trials)
-    assert all({"placement", "params", "macs"} <= set(t.user_attrs) for t in trials)
+    assert all({"placement", "params_M", "macs_G"} <= set(t.user_attrs) for t in trials)
 
 
 def test_what_another_study_trained_is_free(store: Store, space_file: str) -> None:
@@ -232,7 +232,7 @@ def test_a_placement_that_cannot_run_fails_and_the_search_goes_on(store: Store, 
     assert (plain.state, broken.state) == (TrialState.COMPLETE, TrialState.FAIL)
     reason = "latency measurement failed: runtime 'eager' cannot run Stage(1: broken): RuntimeError: no kernel for this"
     assert broken.user_attrs["reason"] == reason
-    assert {"placement", "params", "macs"} <= set(broken.user_attrs)
+    assert {"placement", "params_M", "macs_G"} <= set(broken.user_attrs)
     assert store.evaluations("broken")[-1].state == "FAIL"
 
 
