@@ -64,6 +64,11 @@ def torchvision_task(name: str, request: TaskRequest) -> Task:
     """
     root = os.environ.get("NASATTN_DATA", "data")
     if name.lower() in FOLDERS:
+        if _find(root, TRAIN) is None:
+            raise TaskError(
+                f"task {name}: no folder train/ in {root}; say where your images are: --task FOLDER, or NASATTN_DATA=FOLDER, "
+                "with train/CLASS/ and val/CLASS/ in it"
+            )
         train_folder, (val_folder, halved) = _folder_of(root, "train", TRAIN), _scored_folder(root, request.held_out)
         train, val = (
             _open(name, folder, split, search_split=False) for folder, split in ((train_folder, "train"), (val_folder, "validation"))
