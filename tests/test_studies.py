@@ -96,7 +96,9 @@ def test_its_proxy_is_the_whole_host(name: str) -> None:
     config = as_written(name)
     host, fidelity = get_host(config.space.host), config.fidelity
     assert (fidelity.width, fidelity.samples, fidelity.val_samples, fidelity.resolution) == (1.0, None, None, host.resolution)
-    proxy = host.build_proxy(host.native, width=1.0, blocks=fidelity.blocks, stem_stride=fidelity.stem_stride, num_classes=10, device="meta")
+    proxy = host.build_proxy(
+        host.native, width=1.0, blocks=fidelity.blocks, stem_stride=fidelity.stem_stride, num_classes=10, device="meta"
+    )
     full = host.build(host.native, num_classes=10, device="meta")
     assert abs(count_params(proxy) - count_params(full)) < 10_000
     assert [len(s) for s in host.stage_blocks(proxy)] == [len(s) for s in host.stage_blocks(full)]
