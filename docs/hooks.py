@@ -84,7 +84,10 @@ def cli_reference() -> str:
     lines = ["# Command line", "", "Made from the commands themselves; `nasattn COMMAND --help` prints the same.", ""]
     lines += ["| command | |", "|---|---|"]
     lines += [f"| [`{name}`](#nasattn-{name.replace(' ', '-')}) | {_cell(_sentence(described(c)))} |" for name, c in known.items()]
-    lines += ["", "Exit codes: 0 done, 1 the work failed, 2 wrong usage. Every error is one line: what was got, what is allowed, what to do."]
+    lines += [
+        "",
+        "Exit codes: 0 done, 1 the work failed, 2 wrong usage. Every error is one line: what was got, what is allowed, what to do.",
+    ]
     for name, command in known.items():
         lines += ["", f"## nasattn {name} {{ #nasattn-{name.replace(' ', '-')} }}", "", described(command)]
         if given := examples(command):

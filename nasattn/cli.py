@@ -119,7 +119,10 @@ def run(
     from nasattn.search.study import read_study_file
 
     path = find_yaml("studies", file, StudyError)
-    settings = {**read_study_file(path), **{k: v for k, v in _settings(given).items() if v is not None}}
+    written = read_study_file(path)
+    if recipe is not None:  # which says how far proxies are reduced, too
+        written.pop("fidelity", None)
+    settings = {**written, **{k: v for k, v in _settings(given).items() if v is not None}}
     _search(settings, f"{path}: ", storage, address, fresh, dry_run, quiet, as_json)
 
 

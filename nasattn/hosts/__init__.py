@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nasattn.hosts import convnext, cswin, efficientnet, regnet, resnet, swin, van  # noqa: F401  (they register themselves)
+from nasattn.hosts import cifar_resnet, convnext, cswin, efficientnet, regnet, resnet, swin, van  # noqa: F401  (they register themselves)
 from nasattn.hosts.block import PlacedBlock
 from nasattn.hosts.family import Family, PlacedModel, build_placed, keep_attention_weights
 from nasattn.hosts.host import Host, find_host, get_host, list_hosts, register_host, scale_channels

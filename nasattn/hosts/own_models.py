@@ -16,7 +16,9 @@ from nasattn.hosts.host import Host, register_host
 from nasattn.hosts.timm_models import PlainModel, fit_checkpoint, register_entrypoint
 
 
-def register_own_host(module: str, name: str, doc: str, plain: PlainModel, family: Family, build: Callable[..., nn.Module]) -> None:
+def register_own_host(
+    module: str, name: str, doc: str, plain: PlainModel, family: Family, build: Callable[..., nn.Module], resolution: int = 224
+) -> None:
     """Register a network of ours with timm and as a host.
 
     Args:
@@ -26,6 +28,7 @@ def register_own_host(module: str, name: str, doc: str, plain: PlainModel, famil
         plain: How the plain network is built; its keyword arguments are the entry point's defaults, ``depths`` among them.
         family: How it carries attentions.
         build: ``build(attn=, identity_start=, **kwargs)`` gives the network with its placement (see :func:`build_placed`).
+        resolution: Deployment resolution in pixels.
 
     Raises:
         UsageError: A host has that name already.
@@ -47,7 +50,7 @@ def register_own_host(module: str, name: str, doc: str, plain: PlainModel, famil
         return model
 
     register_entrypoint(module, name, doc, entrypoint)
-    register_host(Host(name, family, lambda: plain))
+    register_host(Host(name, family, lambda: plain, resolution))
 
 
 def pretrained_cfg(**kwargs: Any) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def run_search(
         evaluate_again(store, config, appraiser)
         search = PlacementSearch(config, store, appraiser, store.evaluations(config.name), listener)
         search.ledger.check = ownership.check
-        enqueue(search, placements or baselines(search.config.space))
+        enqueue(search, placements or list(dict.fromkeys([*baselines(config.space), *map(Placement.parse, config.first)])))
         search.only_queued = placements is not None
         if retrain is not None:
             search.retrain_only(retrain)

@@ -64,6 +64,7 @@ class StudyConfig:
             :class:`~nasattn.search.loop.Watchdog`.
         stretch: Where there are fewer images than the fidelity asks for, train more epochs: nobody has said how many.
         data: The fingerprint of the task's images, as the driver found them; empty: not known.
+        first: Placements to train to the end before any that the sampler chooses, such as published ones; the space need not list them.
     """
 
     space: SearchSpace
@@ -90,6 +91,7 @@ class StudyConfig:
     progress_timeout: float | None = None
     stretch: bool = False
     data: Mapping[str, Any] = field(default_factory=dict)
+    first: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, str):
@@ -111,6 +113,7 @@ class StudyConfig:
             raise UsageError(f"max_failures must be a share of the trials from 0 to 1, got {self.max_failures!r}")
         if self.seed > MAX_SEED:
             raise UsageError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed}")
+        object.__setattr__(self, "first", _read_first(self.first, self.space.host))
         if not isinstance(self.halving, bool):
             raise UsageError(f"halving must be true or false, got {self.halving!r}")
         for name in ("gpus_per_trial", "latency_seconds"):
@@ -153,6 +156,7 @@ class StudyConfig:
             "halving": self.halving,
             **{limit.name: str(limit) for limit in self.limits.values()},
             **({"data": dict(self.data)} if self.data else {}),
+            **({"first": list(self.first)} if self.first else {}),
         }
 
     @property
@@ -207,6 +211,16 @@ class StudyConfig:
         return ",".join(_in_proxy(self.space.host, self.fidelity.width, self.fidelity.blocks, i, a) for i, a in stages)
 
 
+def _read_first(placements: Any, host: str) -> tuple[str, ...]:
+    """Placements in their canonical form. Raises UsageError, naming the key."""
+    if not isinstance(placements, (list, tuple)) or not all(isinstance(p, str) for p in placements):
+        raise UsageError(f"first must be a list of placements, such as ['sge_g64,sge_g64,none,none'], got {placements!r}")
+    try:
+        return tuple(str(get_host(host).placement(p)) for p in placements)
+    except UsageError as error:
+        raise UsageError(f"first: {error}") from None
+
+
 @cache
 def _in_proxy(host_name: str, width: float, blocks: int, stage: int, attention: Attention) -> str:
     """*attention*, in stage number *stage* from 0, as a proxy carries it."""
@@ -242,6 +256,7 @@ STUDY_KEYS = (
     "space", "host", "study", "description", "task", "fidelity", "recipe", "trials", "time_budget", "compute_budget", "plateau", "certify", "max_failures", "progress_timeout",
     "sampler", "halving",
     "max_latency", "max_params", "max_macs", "max_memory", "device", "deployment", "runtime", "batch", "latency_seconds", "workers", "gpus_per_trial", "seed",
+    "first",
 )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class Suggestions:
         self.flat = config.sampler in FLAT
         self.budget = Budget(config, told)
         self.rule = HalvingRule(config.fidelity.rungs if config.halving else 1, usual_reduction(config.trials))
-        self.baselines = {str(config.space.plain()), str(config.space.native())}
+        self.baselines = {str(config.space.plain()), str(config.space.native()), *config.first}
         self.running: dict[str, LiveTrial] = {}
         self.paused: dict[str, LiveTrial] = {}
         self.told: dict[str, EvaluationRecord] = {}  # by placement: completed, or stopped at a rung

@@ -49,6 +49,8 @@ def torchvision_task(name: str, request: TaskRequest) -> Task:
     """
     root = os.environ.get("NASATTN_DATA", "data")
     if name.lower() in FOLDERS:
+        if not os.path.isdir(root):
+            raise TaskError(f"task {name}: no folder {root}; say where your images are: --task FOLDER, or NASATTN_DATA=FOLDER")
         return folder_task(root, request, name)
     train = _open(name, root, "train")
     images = Images.of(train)

@@ -33,6 +33,7 @@ MIXED = {
     "nasattn_convnext_atto": "sge_g8@shared,ela_k7_c1_n8@mid,lka_k7_d2@last,fsla_c49@last",
     "nasattn_convnextv2_atto": "sge_g8@mid,none,se@shared,none",
     "van_b0": "sge_g8,lka_k7_d2@shared,none,fsla_c25@last",
+    "cifar_resnet38": "sge_g8@shared,sb_p6@last,ela_k5_c8_n8@mid",
     "boat_swin_tiny": "fsla_c49,fsla_c25_o0@last,none,fsla_c49",
     "boat_cswin_tiny": "fsla_c49,fsla_c25_o0@last,none,fsla_c49",
 }
@@ -173,7 +174,7 @@ def test_a_saved_placement_comes_back(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(feature, intermediate)
 
 
-@pytest.mark.parametrize("name", MIXED)
+@pytest.mark.parametrize("name", [n for n in MIXED if n != "cifar_resnet38"])  # they ask for four levels, up to a reduction of 32
 def test_segmentation_models_take_an_export(name: str, tmp_path: Path) -> None:
     import segmentation_models_pytorch as smp
 

@@ -206,3 +206,10 @@ def test_members_of_the_front_are_measured_end_to_end(space_file: str, url: str)
 def test_a_plan_trains_nothing(space_file: str) -> None:
     figures = plan(configure(space_file))
     assert figures["trials"] == 4 and figures["space"]["placements"] == 24
+
+
+def test_named_placements_come_first(space_file: str, url: str, ray_session: None) -> None:
+    named = ["none,sge_g32,none,ela_t", "none,none,none,none", "sb,none,none,none"]  # the last is not in the space
+    result = run_search(configure(space_file, trials=3, first=named, workers=1), url, start=start_scripted)
+    assert [e.placement for e in result.evaluations] == ["none,none,none,none", "none,sge_g32,none,ela_t", "sb,none,none,none"]
+    assert Store(url).study("s").config["first"] == named
