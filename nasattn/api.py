@@ -43,6 +43,7 @@ class SearchSettings(TypedDict, total=False):
         max_failures: Share of the trials that may fail, 0 to 1; 0.5 by default.
         progress_timeout: Time without a report after which a trial counts as hanging.
         sampler: Who chooses placements; ``nasattn search --help`` names them.
+        first: Placements to train to the end before any that the sampler chooses.
         halving: Stop trainings at a rung where others of about the same latency are better.
         max_latency: ``1.3x`` or ``12ms``: placements above it are not trained.
         max_params: ``1.1x`` or ``30M``.
@@ -72,6 +73,7 @@ class SearchSettings(TypedDict, total=False):
     max_failures: float | None
     progress_timeout: str | None
     sampler: str | None
+    first: list[str] | None
     halving: bool | None
     max_latency: str | None
     max_params: str | None

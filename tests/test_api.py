@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import nasattn
+from nasattn.api import SearchSettings
 from nasattn.errors import StorageError, StudyError, UsageError
-from nasattn.search.study import make_config
+from nasattn.search.study import STUDY_KEYS, make_config
 from nasattn.store import EvaluationRecord, LatencyRecord, Store, StudyRecord
 
 
@@ -67,3 +68,7 @@ def test_search_remains_a_function_once_its_submodules_are_imported() -> None:
     import nasattn.search.driver
 
     assert callable(nasattn.search) and callable(nasattn.export)
+
+
+def test_every_key_of_a_study_file_is_a_keyword() -> None:
+    assert set(SearchSettings.__annotations__) == set(STUDY_KEYS) - {"space"}

@@ -192,7 +192,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["front", "x", "--storage", "sqlite:///absent.db"], "run `nasattn search` first"),
     (["front"], "Missing argument"),
     (["bogus"], "No such command 'bogus'"),
-    (["spaces", "nope"], "allowed: boat_swin_tiny_stages, convnext_tiny_stages,"),
+    (["spaces", "nope"], "allowed: boat_swin_tiny_stages, cifar_resnet38_sb, convnext_tiny_stages,"),
     (["latency", "nasattn_resnet51", "none"], "Did you mean 'nasattn_resnet50'"),
     (["latency", "nasattn_resnet18", "none,ela"], "four variants"),
     (["latency", "nasattn_resnet18", "none,sge_g33,none,none"], "33 groups do not divide 128 channels"),
