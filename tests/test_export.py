@@ -50,6 +50,32 @@ def test_it_is_a_backbone_of_four_stages(exported: Exported) -> None:
     assert [f.shape[1] for f in model(torch.randn(1, 3, 64, 64))] == [64, 128, 256, 512]
 
 
+def test_a_segmentation_model_takes_it_as_its_encoder(exported: Exported) -> None:
+    import segmentation_models_pytorch as smp
+
+    segmenter = smp.Unet(f"tu-local-dir:{exported.folder}", encoder_weights=True, classes=2).eval()
+    model = timm.create_model(f"local-dir:{exported.folder}", pretrained=True, features_only=True).eval()
+    images = torch.randn(1, 3, 64, 96)
+    assert segmenter(images).shape == (1, 2, 64, 96)
+    torch.testing.assert_close(segmenter.encoder(images)[-1], model(images)[-1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_it_leaves_torch_as_a_graph_and_for_onnx_runtime(exported: Exported, tmp_path: Path) -> None:
+    import onnxruntime
+
+    model = timm.create_model(f"local-dir:{exported.folder}", pretrained=True).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model(images)
+    program = torch.export.export(model, (images,))
+    torch.testing.assert_close(program.module()(images), expected)
+    torch.onnx.export(program, f=tmp_path / "model.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_another_number_of_classes_keeps_the_attention(exported: Exported) -> None:
     model = timm.create_model(f"local-dir:{exported.folder}", pretrained=True, num_classes=3)
     assert model(torch.randn(1, 3, 64, 64)).shape == (1, 3)
