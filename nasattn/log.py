@@ -81,14 +81,15 @@ def take_over(name: str, shown: int) -> None:
     logger.setLevel(logging.INFO)
 
 
-def keep_file(file: Path, title: str) -> None:
-    """Copy the end of *file* into the log, if there is anything in it."""
+def keep_file(file: Path, title: str, without: tuple[str, ...] = ()) -> None:
+    """Copy the end of *file* into the log, if there is anything in it but lines that begin as one of *without* does."""
     if _handler is None:
         return
     try:
-        content = file.read_bytes()[-FILE_BYTES:].decode(errors="backslashreplace").strip()
+        text = file.read_bytes()[-FILE_BYTES:].decode(errors="backslashreplace")
     except OSError:
         return
+    content = "\n".join(line for line in text.splitlines() if not line.startswith(without)).strip()
     if content:
         logging.getLogger("nasattn").info("%s\n%s", title, content)
 

@@ -52,7 +52,9 @@ def test_workers_words_are_kept(folder: Path) -> None:
             print("a word from a worker", flush=True)
 
         ray.get(speak.remote())
-    assert "a word from a worker" in written()
+    text = written()
+    assert "a word from a worker" in text
+    assert text.count("a worker's ") == 1 and ":job_id:" not in text  # what said nothing is not named
 
 
 def test_nothing_is_kept_without_a_log(folder: Path) -> None:

@@ -27,6 +27,7 @@ RAY_ENVIRONMENT = {
 # what a user says about folders and memory, which workers on other machines would not inherit
 USER_ENVIRONMENT = ("NASATTN_CACHE", "NASATTN_CHECKPOINTS", "NASATTN_DATA", "NASATTN_TASK_MEMORY")
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
+RAY_MARKS = (":job_id:", ":actor_name:", ":task_name:")  # how lines begin that Ray itself writes into a worker's output
 NODE_SECONDS = 60.0  # in which a node must answer whether it can import nasattn
 
 
@@ -101,7 +102,7 @@ def _keep_worker_output() -> None:
 
     node = ray._private.worker._global_node
     for file in sorted(Path(node.get_logs_dir_path()).glob("worker-*.[eo][ru][rt]")) if node else ():
-        log.keep_file(file, f"a worker's {'stderr' if file.suffix == '.err' else 'stdout'}, {file.name}:")
+        log.keep_file(file, f"a worker's {'stderr' if file.suffix == '.err' else 'stdout'}, {file.name}:", RAY_MARKS)
 
 
 @contextmanager
