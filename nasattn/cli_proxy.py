@@ -84,7 +84,7 @@ def tune_proxy(
 ) -> None:
     """Find the fidelity whose ranking is most like that of long runs, under a time per training; write it as a recipe file.
 
-    Example: nasattn tune-proxy STUDY --seconds 20 --out recipe.yaml; then nasattn search --recipe recipe.yaml ...
+    Example: nasattn tune-proxy STUDY --seconds 20 --out recipe.yaml; then nasattn search --space SPACE --recipe recipe.yaml
     """
     from nasattn.api import tune_proxy as tune
     from nasattn.report.agreement import tuned_summary, tuned_table

@@ -4,42 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
 import ray
-import typer
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from nasattn.cli import app
+from tests.command_lines import commands, parse
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/cluster.md").read_text()
 RAYJOB = yaml.safe_load((ROOT / "docs/cluster/rayjob.yaml").read_text())
 CLUSTER = yaml.safe_load((ROOT / "docs/cluster/cluster.yaml").read_text())
-
-
-def commands(page: str) -> list[str]:
-    """Every `nasattn COMMAND ...` of the page's shell blocks, without comments, and without what another command does with it."""
-    lines = "\n".join(re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)).splitlines()
-    found = [match[1] for line in lines if (match := re.search(r"(?:^|'|-- |-m )(nasattn [a-z-]+[^'#>]*)", line))]
-    return [command.strip() for command in found]
-
-
-def parse(command: str) -> dict[str, Any]:
-    """The arguments of a command, as our command line reads them; raises what it raises on a wrong one."""
-    program, *words = shlex.split(command)
-    assert program == "nasattn"
-    group: Any = typer.main.get_command(app)
-    name, chosen, rest = group.resolve_command(group.make_context(program, list(words)), words)
-    parameters: dict[str, Any] = chosen.make_context(name, rest).params
-    return parameters
 
 
 def test_the_page_has_its_commands() -> None:
