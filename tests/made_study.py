@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 
 from nasattn.attention import Placement
 from nasattn.search.attributes import count_attributes, latency_attributes, limit_attributes
@@ -38,7 +40,9 @@ def make_study(
     config = make_config({"space": "resnet18_stages", "study": name, "max_latency": "1.5x"})
     store.add_study(StudyRecord(name, config.to_dict(), {"nasattn": "0"}, 0))
     study = optuna.create_study(storage=store.optuna, study_name=name, directions=DIRECTIONS)
-    study.set_metric_names(OBJECTIVES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(OBJECTIVES)
     ledger = Ledger(study, store, name, config.space.host, notify)
     for row in rows:
         add_trial(ledger, config, row)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from nasattn.search.events import Event, SearchNoted
 from nasattn.search.publishing import publish
 from nasattn.store import Store
 from tests.made_study import BEST, GOOD, ROWS, SLOW, WORSE, make_study
-
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 @pytest.fixture(scope="module")
