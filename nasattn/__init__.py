@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 from nasattn._timm_hook import register_when_timm_is_imported
 
 if TYPE_CHECKING:
-    from nasattn.api import export, list_spaces, measure_latency, measure_table, open_study, proxy_report, search, tune_proxy
+    from nasattn.api import certify, export, list_spaces, measure_latency, measure_table, open_study, proxy_report, search, tune_proxy
     from nasattn.attention import create_attention, list_attention, register_attention
     from nasattn.errors import NasattnError
-    from nasattn.study import Study
+    from nasattn.study import Front, Study
 
 __all__ = [
+    "Front",
     "NasattnError",
     "Study",
+    "certify",
     "create_attention",
     "export",
     "list_attention",
@@ -34,8 +36,10 @@ __all__ = [
 ]
 
 _HOME = {
+    "Front": "nasattn.study",
     "NasattnError": "nasattn.errors",
     "Study": "nasattn.study",
+    "certify": "nasattn.api",
     "create_attention": "nasattn.attention",
     "export": "nasattn.export",
     "list_attention": "nasattn.attention",

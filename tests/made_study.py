@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 
 from nasattn.attention import Placement
 from nasattn.search.attributes import count_attributes, latency_attributes, limit_attributes
+from nasattn.search.events import Event
 from nasattn.search.ledger import Ledger
 from nasattn.search.limits import Cost, evaluate
 from nasattn.search.study import make_config
@@ -29,14 +32,18 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def make_study(url: str, rows: Sequence[dict[str, Any]] = ROWS, name: str = "made") -> Store:
+def make_study(
+    url: str, rows: Sequence[dict[str, Any]] = ROWS, name: str = "made", notify: Callable[[Event], None] = lambda event: None
+) -> Store:
     """Write a study of resnet18_stages with these trials, and a limit of 1.5x; what has no accuracy is above it or has an error."""
     store = Store(url)
     config = make_config({"space": "resnet18_stages", "study": name, "max_latency": "1.5x"})
     store.add_study(StudyRecord(name, config.to_dict(), {"nasattn": "0"}, 0))
     study = optuna.create_study(storage=store.optuna, study_name=name, directions=DIRECTIONS)
-    study.set_metric_names(OBJECTIVES)
-    ledger = Ledger(study, store, name, config.space.host, lambda event: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(OBJECTIVES)
+    ledger = Ledger(study, store, name, config.space.host, notify)
     for row in rows:
         add_trial(ledger, config, row)
     return store

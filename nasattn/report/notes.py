@@ -98,7 +98,8 @@ def _limits(trials: Sequence[EvaluationRecord]) -> list[str]:
     """A line for each limit: how many placements are above it and were not trained."""
     limits = {name: str(c["limit"]) for t in trials for name, c in (t.constraints or {}).items()}
     above = {name: sum((t.constraints or {}).get(name, {}).get("excess", 0) > 0 for t in untrained(trials)) for name in limits}
-    rows = [f"- --{name.replace('_', '-')} {limit}: {above[name]} placements above it were not trained" for name, limit in limits.items()]
+    told = {name: f"{n} placements above it were" if n != 1 else "1 placement above it was" for name, n in above.items()}
+    rows = [f"- --{name.replace('_', '-')} {limit}: {told[name]} not trained" for name, limit in limits.items()]
     return ["", "Limits:", "", *rows] if rows else []
 
 

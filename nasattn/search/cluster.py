@@ -35,6 +35,9 @@ def quiet_libraries() -> None:
     """Settings that Ray and Optuna read when they are imported, and their own chatter off, or in the log where there is one."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # in a notebook, of widgets that nothing here shows
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="IProgress not found")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings tell users what nasattn deals with

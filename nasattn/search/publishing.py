@@ -69,15 +69,15 @@ class _Publication:
     def _attributes(self) -> None:
         config = self.record.config
         deployment = config.get("deployment", {})
-        found = {
+        found = {  # the dashboard shows the first five at once
             "host": config["space"]["host"],
-            "space": config["space_name"],
             "task": config["task"],
-            "sampler": config.get("sampler"),
-            "seed": self.record.seed,
             "deployment": ", ".join(f"{k} {v}" for k, v in deployment.items() if v not in (None, False)),
             "limits": ", ".join(f"{k} {v}" for k, v in config.items() if k.startswith("max_")) or "none",
             "ended": self.ended,
+            "space": config["space_name"],
+            "sampler": config.get("sampler"),
+            "seed": self.record.seed,
         }
         known = self.study.user_attrs
         for key, value in found.items():
