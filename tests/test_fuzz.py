@@ -393,6 +393,7 @@ def test_a_folder_of_nothing_but_junk(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for label in ("cat", "dog"):
             (tmp_path / split / label).mkdir(parents=True)
-            (tmp_path / split / label / "0.png").write_bytes(b"junk")
-    with pytest.raises(TaskError, match="cannot be decoded: 2 of 2, at most 1 may be left out"):
+            for number in range(4):
+                (tmp_path / split / label / f"{number}.png").write_bytes(b"junk")
+    with pytest.raises(TaskError, match="cannot be decoded: 8 of 8, at most 1 may be left out"):
         load_task(str(tmp_path), TaskRequest(8))
