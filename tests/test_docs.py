@@ -19,6 +19,7 @@ from nasattn import cli
 from nasattn.attention import token
 from nasattn.search import driver
 from nasattn.search.study import STUDY_KEYS, make_config, read_study_file
+from nasattn.store import Store
 from tests.command_lines import commands, read
 from tests.image_folders import fill_classes
 from tests.made_study import make_study
@@ -161,7 +162,8 @@ def test_the_python_of_a_page_runs(there: Path, page: str, monkeypatch: pytest.M
     """From top to bottom, as a reader would type it; where it searches, a study is there at once."""
 
     def searched(config: Any, storage: str, **_: Any) -> driver.SearchResult:
-        make_study(storage, name=config.name)
+        if Store(storage).find_study(config.name) is None:
+            make_study(storage, name=config.name)
         return driver.SearchResult(config.name, storage, [], [], True, "made", 0.0, 0.0)
 
     monkeypatch.setattr(driver, "run_search", searched)
