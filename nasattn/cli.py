@@ -239,7 +239,7 @@ def front(
         raise UsageError(f"--json and --format {format} exclude each other: give one of them")
     opened = _open(study, storage)
     placements = opened.placements(device)
-    members = [p for p in placements if p.tier != "dominated"]
+    members = [p for p in placements if p.on_front]
     if device is not None and (unknown := opened.without_latency(device)):
         missing = f"{len(unknown)} placement{'s have' if len(unknown) > 1 else ' has'} no latency on that device, such as {unknown[0]}"
         print(f"note: {missing}: fill its table by `nasattn latency --space SPACE --storage URL` there", file=sys.stderr)

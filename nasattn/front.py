@@ -74,6 +74,16 @@ class FrontMember:
     gain: float | None = None
     held_out: float | None = None
 
+    @property
+    def on_front(self) -> bool:
+        """Whether no other placement beats it."""
+        return self.tier != "dominated"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no stage carries an attention."""
+        return is_plain(self.placement)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -85,6 +95,11 @@ class FrontMember:
         from nasattn.report.notebook import member_html
 
         return member_html(self)
+
+
+def is_plain(placement: str) -> bool:
+    """Whether no stage of *placement* carries an attention."""
+    return set(placement.split(",")) == {"none"}
 
 
 def non_dominated(accuracy: Floats, latency: Floats) -> npt.NDArray[np.bool_]:
@@ -142,7 +157,7 @@ def front(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
 
     Trials of one placement with different seeds are one point. Trials that did not complete never stand on it.
     """
-    return [p for p in appraise(evaluations) if p.tier != "dominated"]
+    return [p for p in appraise(evaluations) if p.on_front]
 
 
 def appraise(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
@@ -178,7 +193,7 @@ def claimed_and_honest(appraised: Sequence[FrontMember]) -> tuple[float, float] 
         Two hypervolumes of those members that were scored on test images: by their accuracy, and by that on test images. In parts of the
         rectangle between the fastest placement without an error and the slowest with the lowest accuracy. None where no member was.
     """
-    tested = [m for m in appraised if m.tier != "dominated" and m.held_out is not None]
+    tested = [m for m in appraised if m.on_front and m.held_out is not None]
     if not tested:
         return None
     fastest, slowest = min(m.latency_ratio for m in appraised), SLOWER * max(m.latency_ratio for m in appraised)
@@ -194,7 +209,7 @@ def claimed_and_honest(appraised: Sequence[FrontMember]) -> tuple[float, float] 
 def _gains(evaluations: Sequence[EvaluationRecord]) -> dict[str, float]:
     """For each placement, how much more accurate it is than the plain host of the same seed, on average over the seeds."""
     accuracy = {(e.placement, e.seed): e.accuracy for e in evaluations if e.state == "COMPLETE" and e.accuracy is not None}
-    plain = {seed: a for (placement, seed), a in accuracy.items() if set(placement.split(",")) == {"none"}}
+    plain = {seed: a for (placement, seed), a in accuracy.items() if is_plain(placement)}
     by_placement: dict[str, list[float]] = {}
     for (placement, seed), a in accuracy.items():
         if seed in plain:

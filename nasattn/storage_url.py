@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from urllib.parse import parse_qsl
 
 import sqlalchemy as sa
@@ -48,3 +49,9 @@ def default_storage(storage: str | None = None) -> str:
         StorageError: Its password stands where messages would show it (see :func:`check_storage`).
     """
     return check_storage(storage or os.environ.get("NASATTN_STORAGE") or DEFAULT_STORAGE)
+
+
+def storage_flag(url: str, shown: str) -> str:
+    """`` --storage URL`` as a command needs it to find the database *url*, *shown* without its password; empty where it finds it unasked."""
+    unasked = os.environ.get("NASATTN_STORAGE") or DEFAULT_STORAGE
+    return "" if url == unasked else f" --storage {shlex.quote(shown)}"

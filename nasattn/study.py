@@ -125,7 +125,7 @@ class Study:
         Raises:
             StudyError: No such device key, or more than one.
         """
-        return Front((p for p in self.placements(device) if p.tier != "dominated"), self.name)
+        return Front((p for p in self.placements(device) if p.on_front), self.name)
 
     def without_latency(self, device: str) -> list[str]:
         """The completed placements of which nothing is known on the device key *device*; they are not on its front."""
@@ -251,10 +251,10 @@ class Study:
             StudyError: There is nothing to draw.
         """
         from nasattn.report.writing import write_report
-        from nasattn.storage_url import default_storage
+        from nasattn.storage_url import storage_flag
 
-        elsewhere = "" if self._store.url == default_storage() else f" --storage {self._store.shown}"
-        return write_report(self._store, self.name, out, format, cam=cam, storage=elsewhere, notify=notify)
+        storage = storage_flag(self._store.url, self._store.shown)
+        return write_report(self._store, self.name, out, format, cam=cam, storage=storage, notify=notify)
 
     def _figures(self, trial: int) -> FrontMember | None:
         return next((m for m in self.front() if m.trial == trial), None)
@@ -263,7 +263,7 @@ class Study:
         from nasattn.report.tables import count_states
 
         trials = self.trials()
-        members = [p for p in appraise(trials) if p.tier != "dominated"]
+        members = [p for p in appraise(trials) if p.on_front]
         found = f", the best with {max(m.accuracy for m in members):.3f}" if members else ""
         return f"<Study {self.name!r} in {self.storage}: {count_states(trials)}; {len(members)} on the front{found}>"
 

@@ -255,3 +255,13 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from nasattn.cli import _run; _run(['--help']); print([m for m in ('torch', 'ray', 'optuna', 'timm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_recipe_given_to_run_takes_the_place_of_the_files_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[dict[str, Any]] = []
+    monkeypatch.setattr("nasattn.cli._search", lambda settings, *rest: taken.append(settings))
+    (tmp_path / "study.yaml").write_text("space: resnet18_stages\ntask: digits\nfidelity: {epochs: 9}\n")
+    assert _run(["run", str(tmp_path / "study.yaml")]) == 0
+    assert _run(["run", str(tmp_path / "study.yaml"), "--recipe", "other.yaml"]) == 0
+    assert taken[0]["fidelity"] == {"epochs": 9} and "recipe" not in taken[0]
+    assert "fidelity" not in taken[1] and taken[1]["recipe"] == "other.yaml"

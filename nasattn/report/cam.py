@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nasattn.errors import StudyError, UsageError
-from nasattn.report.choices import NONE, is_plain
+from nasattn.report.choices import NONE
 from nasattn.report.page.html import Html, element, paragraph, table
 from nasattn.report.page.html import section as page_section
 from nasattn.report.study_data import StudyData
@@ -108,7 +108,7 @@ def look(data: StudyData, notify: Callable[[str], None] = lambda text: None) -> 
 
 def choose(data: StudyData) -> list[str]:
     """Up to three members of the front, the most accurate first, then others in order of how probable they are."""
-    members = [m for m in data.front if not is_plain(m.placement)]
+    members = [m for m in data.front if not m.is_plain]
     if not members:
         return []
     best = max(members, key=lambda m: m.accuracy)
@@ -128,20 +128,14 @@ def _samples(test: Task) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _train(config: StudyConfig, placement: str, task: Task) -> tuple[ProxyTraining, float]:
-    import torch
-
+    from nasattn.latency import Deployment
     from nasattn.proxy import ProxyTraining
 
-    threads = torch.get_num_threads()
-    if config.device == "cpu":
-        torch.set_num_threads(1)  # as a search's workers have it: other numbers of threads sum in another order
-    try:
+    accuracy = math.nan
+    with Deployment(device=config.device).applied():  # one thread, as a worker has: other numbers of threads sum in another order
         training = ProxyTraining(config.job(placement), task)
-        accuracy = math.nan
         while not training.done:
             accuracy = training.step().accuracy
-    finally:
-        torch.set_num_threads(threads)
     return training, accuracy
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from nasattn.attention import Attention
 from nasattn.errors import NasattnError
+from nasattn.front import is_plain
 from nasattn.search.sampling.domain import Domain, Point, Slot, Token
 from nasattn.space import SearchSpace
 from nasattn.store import StudyRecord
@@ -78,11 +79,6 @@ def family_of(token: str) -> str:
 def is_uniform(placement: str) -> bool:
     """Whether every stage carries the same attention, and not none."""
     return len(set(placement.split(","))) == 1 and not is_plain(placement)
-
-
-def is_plain(placement: str) -> bool:
-    """Whether no stage carries an attention."""
-    return set(placement.split(",")) == {NONE}
 
 
 def _options(token: str) -> tuple[tuple[str, object], ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nasattn.errors import StudyError
 from nasattn.front import NORMAL_95, FrontMember
-from nasattn.report.choices import family_of, is_plain, is_uniform
+from nasattn.report.choices import family_of, is_uniform
 from nasattn.report.effects import Effect
 from nasattn.report.page.grids import PALE, STRONGEST, shown_tokens, signed, strongest_of
 from nasattn.report.page.plots import colour_mode
@@ -94,12 +94,12 @@ def front_figure(data: StudyData) -> Figure:
 
 
 def _draw_point(axes: Axes, m: FrontMember, colour: str) -> None:
-    on, likely = m.tier != "dominated", m.tier != "dominated" or m.p_member >= LIKELY
+    on, likely = m.on_front, m.on_front or m.p_member >= LIKELY
     x, y = m.latency_ratio, 100 * m.accuracy
     if likely:
         reach = [[x - m.latency_ratio_low], [m.latency_ratio_high - x]]
         axes.errorbar(x, y, xerr=reach, yerr=100 * NORMAL_95 * m.accuracy_se, fmt="none", ecolor=colour, elinewidth=0.7, alpha=1 if on else 0.35, zorder=2)  # fmt: skip
-    marker, size = ("*", 70) if is_plain(m.placement) else ("D", 18) if is_uniform(m.placement) else ("o", 22)
+    marker, size = ("*", 70) if m.is_plain else ("D", 18) if is_uniform(m.placement) else ("o", 22)
     fill = "white" if m.tier == "provisional" and marker != "*" else colour
     axes.scatter([x], [y], s=size if on else 0.4 * size, marker=marker, facecolor=fill, edgecolor=colour, linewidth=0.9, alpha=1 if likely else 0.55, zorder=3)  # fmt: skip
 

@@ -53,7 +53,7 @@ def study_html(record: StudyRecord, storage: str, trials: Sequence[EvaluationRec
     )
     heading = f"<h4>{html.escape(record.name)}</h4><p>{facts}</p>"
     honest = honest_line(placements)
-    front = front_html([p for p in placements if p.tier != "dominated"], heading)
+    front = front_html([p for p in placements if p.on_front], heading)
     return front + (f'<div style="{DEAD}">{html.escape(honest)}</div>' if honest else "")
 
 

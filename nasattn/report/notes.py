@@ -9,7 +9,7 @@ from nasattn.front import FrontMember, appraise
 from nasattn.report.markdown import code
 from nasattn.report.plot_front import untrained
 from nasattn.report.tables import count_states, honest_line, latency_mark, mark_notes
-from nasattn.store.records import EvaluationRecord, StudyRecord
+from nasattn.store.records import METHODS, EvaluationRecord, StudyRecord
 
 BORDER = "*Written by nasattn at the end of each run. What you write below this line stays.*"
 
@@ -31,10 +31,10 @@ def study_note(study: StudyRecord, trials: Sequence[EvaluationRecord], ended: st
         storage: `` --storage URL`` for the commands, or nothing where they need none.
     """
     points = appraise(trials)
-    members = [p for p in points if p.tier != "dominated"]
+    members = [p for p in points if p.on_front]
     config = study.config
     facts = f"Host {code(config['space']['host'])}, task {code(config['task'])}, space {code(config['space_name'])}, seed {study.seed}"
-    plain = next((p for p in points if set(p.placement.split(",")) == {"none"}), None)
+    plain = next((p for p in points if p.is_plain), None)
     if plain is not None:
         facts += f". The plain host: {plain.latency_ms:.1f} ms, accuracy {plain.accuracy:.3f}"
     lines = [f"# Front of {code(study.name)}", "", f"{facts}.", "", f"{count_states(trials)}. {ended[:1].upper()}{ended[1:]}.", ""]
@@ -122,6 +122,5 @@ def _latency(member: FrontMember) -> str:
 
 
 def _found(member: FrontMember) -> str:
-    if member.latency_method == "table":
-        return "predicted from the table of stages"
-    return "measured end to end" + ("" if member.latency_exclusive else " while something else used the device")
+    measured = member.latency_method == "pair"
+    return METHODS[member.latency_method] + (" while something else used the device" if measured and not member.latency_exclusive else "")

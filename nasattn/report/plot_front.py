@@ -43,9 +43,9 @@ def front_figure(
     """
     import plotly.graph_objects as go
 
-    members = [p for p in points if p.tier != "dominated"]
-    plain = [p for p in points if set(p.placement.split(",")) == {"none"}]
-    rest = sorted((p for p in points if p.tier == "dominated" and p not in plain), key=lambda p: -p.accuracy)[:most]
+    members = [p for p in points if p.on_front]
+    plain = [p for p in points if p.is_plain]
+    rest = sorted((p for p in points if not p.on_front and p not in plain), key=lambda p: -p.accuracy)[:most]
     figure = go.Figure(layout=_layout(title))
     if not points:
         figure.add_annotation(text="no completed trial yet", x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font_size=16)

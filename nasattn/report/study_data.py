@@ -11,7 +11,7 @@ import numpy as np
 
 from nasattn.front import FrontMember, appraise
 from nasattn.report.added import Added, added_latencies
-from nasattn.report.choices import Choices, is_plain
+from nasattn.report.choices import Choices
 from nasattn.report.compute import Growth, Rectangle, growth, mean_growth, predicted_random, random_studies
 from nasattn.report.effects import AccuracyModel, Effect, effects
 from nasattn.report.faults import faults
@@ -61,12 +61,12 @@ class StudyData:
 
     @cached_property
     def front(self) -> list[FrontMember]:
-        return [m for m in self.appraised if m.tier != "dominated"]
+        return [m for m in self.appraised if m.on_front]
 
     @cached_property
     def plain(self) -> FrontMember | None:
         """The plain host, where it completed."""
-        return next((m for m in self.appraised if is_plain(m.placement)), None)
+        return next((m for m in self.appraised if m.is_plain), None)
 
     @cached_property
     def choices(self) -> Choices:

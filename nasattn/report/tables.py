@@ -16,6 +16,7 @@ from rich.text import Text
 
 from nasattn.errors import one_line
 from nasattn.front import FrontMember, claimed_and_honest
+from nasattn.store.records import METHODS
 
 if TYPE_CHECKING:
     from nasattn.hosts import Host
@@ -57,7 +58,7 @@ def honest_line(appraised: Sequence[FrontMember]) -> str:
     found = claimed_and_honest(appraised)
     if found is None:
         return ""
-    members = [m for m in appraised if m.tier != "dominated"]
+    members = [m for m in appraised if m.on_front]
     tested = sum(m.held_out is not None for m in members)
     return (
         f"Hypervolume of the {tested} of {len(members)} members that were trained again: {found[0]:.3f} by validation images, "
@@ -65,7 +66,7 @@ def honest_line(appraised: Sequence[FrontMember]) -> str:
     )
 
 
-MARKS = {"~": "predicted from the table of stages", "*": "something else used the device during the measurement (shared)"}
+MARKS = {"~": METHODS["table"], "*": "something else used the device during the measurement (shared)"}
 
 
 def latency_mark(member: FrontMember) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nasattn.search.limits import UNITS, show_amount
 from nasattn.store import EvaluationRecord, LatencyRecord
+from nasattn.store.records import METHODS
 
 
 def count_attributes(params: int, macs: int) -> dict[str, Any]:
@@ -16,11 +17,10 @@ def count_attributes(params: int, macs: int) -> dict[str, Any]:
 
 def latency_attributes(latency: LatencyRecord) -> dict[str, Any]:
     """Milliseconds, the 95 % interval of the ratio, and how they were found."""
-    found = "predicted from the table of stages" if latency.method == "table" else "measured end to end"
     return {
         "latency_ms": round(latency.ms, 3),
         "latency_interval": f"{latency.ratio_low:.3f}x to {latency.ratio_high:.3f}x",
-        "latency_method": found + ("" if latency.exclusive else ", shared"),
+        "latency_method": METHODS[latency.method] + ("" if latency.exclusive else ", shared"),
     }
 
 

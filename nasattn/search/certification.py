@@ -73,6 +73,6 @@ def _need(point: FrontMember, seeds: int) -> float:
     if seeds >= MOST_SEEDS:
         return 0.0
     doubt = point.p_member * (1 - point.p_member)
-    if point.tier != "dominated" and point.p_member >= CERTIFIED_P and seeds < CERTIFIED_SEEDS:
+    if point.on_front and point.p_member >= CERTIFIED_P and seeds < CERTIFIED_SEEDS:
         return 1.0 + doubt
     return doubt / seeds if doubt > SETTLED else 0.0

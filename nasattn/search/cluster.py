@@ -94,9 +94,11 @@ def ray_cluster(address: str | None, workers: int | None) -> Iterator[dict[str, 
     finally:
         ray._private.worker._worker_logs_enabled = shown
         if owned:
-            if address is None and log.current():
-                _keep_worker_output()
-            ray.shutdown()
+            try:
+                if address is None and log.current():
+                    _keep_worker_output()
+            finally:
+                ray.shutdown()
 
 
 def _keep_worker_output() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from nasattn.report.notes import former_note, member_note, merged, study_note
 from nasattn.report.plot_front import front_figure, untrained
 from nasattn.report.tables import front_csv
 from nasattn.search.events import Event, SearchNoted
+from nasattn.storage_url import storage_flag
 from nasattn.store import EvaluationRecord, Store
 from nasattn.store.artifacts import Artifacts, artifact_folder
 
@@ -34,16 +34,6 @@ def publish(store: Store, name: str, trials: Sequence[EvaluationRecord], ended: 
         notify(SearchNoted(f"the notes for Optuna dashboard could not be written: {type(error).__name__}: {error}"))
 
 
-def storage_flag(store: Store) -> str:
-    """`` --storage URL`` as a command needs it to find the database, without its password; empty where it finds it unasked."""
-    import shlex
-
-    from nasattn.storage_url import DEFAULT_STORAGE
-
-    unasked = os.environ.get("NASATTN_STORAGE") or DEFAULT_STORAGE
-    return "" if store.url == unasked else f" --storage {shlex.quote(store.shown)}"
-
-
 @dataclass
 class _Publication:
     store: Store
@@ -55,9 +45,9 @@ class _Publication:
         import optuna
 
         self.record = self.store.study(self.name)
-        self.storage = storage_flag(self.store)
+        self.storage = storage_flag(self.store.url, self.store.shown)
         points = appraise(self.trials)
-        members = [p for p in points if p.tier != "dominated"]
+        members = [p for p in points if p.on_front]
         # a sampler of ours would take the trials that are noted for new ones
         self.study = optuna.load_study(study_name=self.name, storage=self.store.optuna, sampler=optuna.samplers.RandomSampler())
         self._attributes()

@@ -24,6 +24,9 @@ class StudyRecord:
     created_at: datetime | None = None
 
 
+METHODS = {"pair": "measured end to end", "table": "predicted from the table of stages"}  # how a latency was found
+
+
 @dataclass(frozen=True)
 class LatencyRecord:
     """A paired measurement: milliseconds per batch, and the ratio to the baseline with its 95 % interval.

@@ -7,10 +7,11 @@ from html import escape
 from typing import Any
 
 from nasattn.front import NORMAL_95, FrontMember
-from nasattn.report.choices import NONE, family_of, is_plain, is_uniform
+from nasattn.report.choices import NONE, family_of, is_uniform
 from nasattn.report.compute import Growth
 from nasattn.report.palette import colours_of, family_of_placement
 from nasattn.report.study_data import StudyData
+from nasattn.store.records import METHODS
 
 NAMES = {
     "study": "this study",
@@ -63,7 +64,7 @@ def _point(m: FrontMember) -> dict[str, Any]:
         "t": {"certified": 2, "provisional": 1, "dominated": 0}[m.tier],
         "w": escape(family_of_placement(m.placement)),
         "f": [escape(family_of(t)) for t in m.placement.split(",")],
-        "k": 2 if is_plain(m.placement) else 1 if is_uniform(m.placement) else 0,
+        "k": 2 if m.is_plain else 1 if is_uniform(m.placement) else 0,
         "tip": tip(m),
     }
 
@@ -71,7 +72,7 @@ def _point(m: FrontMember) -> dict[str, Any]:
 def tip(m: FrontMember) -> str:
     """What hovering over a placement shows, escaped."""
     seeds = f"{m.seeds} seeds" if m.seeds > 1 else "1 seed"
-    found = "predicted from the table of stages" if m.latency_method == "table" else "measured end to end"
+    found = METHODS[m.latency_method]
     shared = "" if m.latency_exclusive else ", device shared"
     lines = [
         f"<b>{escape(m.placement)}</b>",

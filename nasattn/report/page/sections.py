@@ -15,6 +15,7 @@ from nasattn.report.importance import FEWEST as FEWEST_IMPORTANCES
 from nasattn.report.page import grids
 from nasattn.report.page.html import Html, element, join, paragraph, plot, section, table, text
 from nasattn.report.study_data import StudyData, shown_config
+from nasattn.report.tables import latency_mark
 from nasattn.report.words import headline, percent
 
 MOST_FAULTS = 20
@@ -81,10 +82,9 @@ def _members(data: StudyData) -> Html:
 
 
 def _figures(m: FrontMember) -> tuple[str, ...]:
-    mark = ("~" if m.latency_method == "table" else "") + ("" if m.latency_exclusive else "*")
     return (
         f"{percent(m.accuracy)} ± {196 * m.accuracy_se:.1f}",
-        f"{m.latency_ratio:.3f}x ({m.latency_ratio_low:.3f}-{m.latency_ratio_high:.3f}){mark}",
+        f"{m.latency_ratio:.3f}x ({m.latency_ratio_low:.3f}-{m.latency_ratio_high:.3f}){latency_mark(m)}",
         f"{m.latency_ms:.2f}",
         f"{m.p_member:.2f}",
         m.tier,
