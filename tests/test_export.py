@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +19,10 @@ from nasattn.export import WRITTEN, Exported, _prove, export_placement
 from nasattn.hosts import get_host
 from nasattn.search.study import make_config
 from nasattn.store import EvaluationRecord, LatencyRecord, StudyRecord
+from tests.image_folders import fill
 
 PLACEMENT = "sb,sge_g32,ela_l,none"
+TIMM_SCRIPTS = os.environ.get("NASATTN_TIMM_SCRIPTS", "")  # timm's repository: its wheel has no train.py
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +98,19 @@ def test_the_recipe_builds_the_same_model(exported: Exported) -> None:
     assert recipe["device_modules"] == ["nasattn"]
     model = timm.create_model(recipe["model"], num_classes=recipe["num_classes"], **recipe["model_kwargs"])
     assert model.placement == PLACEMENT
+
+
+@pytest.mark.skipif(not TIMM_SCRIPTS, reason="NASATTN_TIMM_SCRIPTS names no folder with timm's train.py")
+def test_timms_training_script_takes_the_recipe_unchanged(exported: Exported, tmp_path: Path) -> None:
+    """One epoch on eight images; only what makes it short is said beside the recipe."""
+    script = str(Path(TIMM_SCRIPTS) / "train.py")
+    files = ["--config", str(exported.folder / "train.yaml"), "--data-dir", str(fill(tmp_path / "images")), "--output", str(tmp_path)]
+    short = ["--epochs", "1", "--batch-size", "4", "--img-size", "64", "--workers", "0", "--device", "cpu", "--experiment", "run"]
+    done = subprocess.run([sys.executable, script, *files, *short], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    written = torch.load(tmp_path / "run" / "last.pth.tar", map_location="cpu", weights_only=False)  # pickled by the run above
+    assert written["arch"] == "nasattn_resnet18"
+    get_host("nasattn_resnet18").build(PLACEMENT, num_classes=10).load_state_dict(written["state_dict"])
 
 
 def test_the_card_names_the_figures_and_the_untrained_weights(exported: Exported) -> None:
