@@ -40,10 +40,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             server.terminate()
 
 
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Any]:
-    """A page that complains at its end of whatever its console said."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+@pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
+def tab(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A page of either width that complains at its end of whatever its console said."""
+    context = browser.new_context(viewport={"width": request.param, "height": 1000})
     opened, complaints = context.new_page(), []
     opened.set_default_timeout(PATIENCE)
     opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

@@ -4,6 +4,9 @@ The nearest relative is MOASHA (arXiv 2106.12639), which ranks globally and only
 favours what is fast, because what costs more often learns later too, and so the slow end of the front is never trained. Here a
 trial competes with its neighbours in latency, which is known before training; and, as in the first ASHA (arXiv 1810.05934), it
 is paused rather than stopped: it may be promoted later, when more trials have shown how good it is.
+
+Most is cut at the first rung, where it saves most; successive halving cuts the same share at every rung. At the same compute the
+first keeps more of the front however well or badly the rungs foretell the end (`benchmarks/search.py` on the shipped table).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 NEIGHBOURS = 6
+LATER_REDUCTION = 1.5  # behind the first rung two in three go on
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -24,31 +28,35 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass
 class _Rung:
-    """What trials had come to there, and who went on."""
+    """What trials had come to there, and who went on: one in *reduction* may."""
 
+    reduction: float
     accuracy: dict[str, float] = field(default_factory=dict)
     latency: dict[str, float] = field(default_factory=dict)
     promoted: set[str] = field(default_factory=set)
+    free: set[str] = field(default_factory=set)  # of them, those that no other had to wait for
     order: list[str] | None = None  # the most promising first; None when it has to be found anew
 
 
 class HalvingRule:
     """Decides who goes on. It knows no Ray, no clock and no database; trials are any names.
 
-    Of the *n* trials that have come to a rung the best *n / reduction* may go on. They are ordered by their non-dominated rank
-    among their neighbours in latency, ties by that among all, then by crowding distance: where the front is thin goes first. Nothing waits for a rung to be full: every report is judged by what is there.
+    Of the *n* trials that have come to the first rung the best *n / reduction* may go on, from a later one the best
+    *n /* :data:`LATER_REDUCTION`. They are ordered by their non-dominated rank among their neighbours in latency, ties by that
+    among all, then by crowding distance: where the front is thin goes first. Nothing waits for a rung to be full: every report is
+    judged by what is there.
 
     Args:
         rungs: Levels of the training, the last of which is its end; 1 promotes nothing because there is nothing to decide.
-        reduction: One in so many goes on, > 1.
+        reduction: One in so many goes on from the first rung, > 1.
         neighbours: With how many others of about its latency a trial is compared, at least 1.
     """
 
     def __init__(self, rungs: int, reduction: float = 3.0, neighbours: int = NEIGHBOURS) -> None:
         if rungs < 1 or not reduction > 1 or neighbours < 1:
             raise ValueError(f"rungs and neighbours must be >= 1 and reduction > 1, got {rungs}, {neighbours} and {reduction}")
-        self.reduction, self.neighbours = reduction, neighbours
-        self._rungs = [_Rung() for _ in range(rungs - 1)]
+        self.neighbours = neighbours
+        self._rungs = [_Rung(LATER_REDUCTION if i else reduction) for i in range(rungs - 1)]
 
     def report(self, trial: str, rung: int, accuracy: float, latency: float, goes_on: bool = False) -> None:
         """*trial* has come to *rung*, counted from 1.
@@ -58,7 +66,7 @@ class HalvingRule:
             rung: What is no rung, or the last one, is left out.
             accuracy: There; NaN counts as dominated by all.
             latency: In any unit, > 0, always the same for a trial.
-            goes_on: It is promoted whatever its rank, such as a baseline, or has gone on already.
+            goes_on: It is promoted whatever its rank and takes no other's place, such as a baseline.
         """
         if not 1 <= rung <= len(self._rungs):
             return
@@ -66,6 +74,7 @@ class HalvingRule:
         found.accuracy[trial], found.latency[trial], found.order = accuracy, latency, None
         if goes_on:
             found.promoted.add(trial)
+            found.free.add(trial)
 
     def may_go_on(self, trial: str, rung: int) -> bool:
         """Whether *trial*, which has come to *rung*, is promoted by what is known now."""
@@ -92,16 +101,14 @@ class HalvingRule:
         return order.index(trial) + 1, len(order)
 
     def _best(self, rung: _Rung) -> list[str]:
-        return _order(rung, self.neighbours)[: math.floor(len(rung.accuracy) / self.reduction)]
+        """Those that may go on: none when as many have, though better ones came later."""
+        places = math.floor(len(rung.accuracy) / rung.reduction)
+        return _order(rung, self.neighbours)[:places] if len(rung.promoted - rung.free) < places else []
 
 
 def usual_reduction(trials: int) -> float:
-    """One in how many goes on in a search of so many trials: 2 for few, which are soon too few to find the front, up to 6 for 200.
-
-    By simulation with three rungs and additive effects: of 60 trials one in 3 keeps 0.99 of the hypervolume at 0.48 of the
-    compute, of 200 one in 6 keeps 0.99 at 0.33; one in 6 of 60 loses a fifth.
-    """
-    return min(6.0, max(2.0, math.sqrt(trials) / 2.4))
+    """One in how many goes on from the first rung in a search of so many trials: 2 for few, which are soon too few to find the front, up to 6.5."""
+    return min(6.5, max(2.0, math.sqrt(trials) / 2.2))
 
 
 def _order(rung: _Rung, neighbours: int) -> list[str]:

@@ -28,6 +28,7 @@ SAMPLERS = {
 FLAT = {"gp"}  # samplers that draw conditional parameters at random: they get whole tokens instead
 # samplers of Optuna whose only state is that of their random numbers; a new one for each trial makes a study repeatable
 STATELESS = {"random", "tpe", "nsga2", "nsga3"}
+LEARNING = {"auto", "placement"}  # samplers with a model of the accuracy at the end, which takes whole trainings to begin
 MODEL_TRIALS = 2_000  # above which `auto` learns no model: what it would ask costs more than it saves
 Known = Callable[["Placement"], float | None]
 

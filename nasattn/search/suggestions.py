@@ -23,7 +23,7 @@ from nasattn.search.certification import Certification
 from nasattn.search.events import Event, SearchNoted, TrialPaused
 from nasattn.search.halving import HalvingRule, usual_reduction
 from nasattn.search.ledger import FORCED, SEED, Follower, Ledger, LiveTrial
-from nasattn.search.samplers import FLAT, STATELESS, make_sampler
+from nasattn.search.samplers import FLAT, LEARNING, STATELESS, make_sampler
 from nasattn.search.sampling.history import interruptions
 from nasattn.search.unseen import draw_unseen
 from nasattn.store import EvaluationRecord, Store
@@ -37,6 +37,7 @@ DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 FINISHED = "FINISHED"
 REPEATS = 8  # suggestions in a row that are known already or above a limit, before one is drawn among the others
 FEWEST = 8  # trials of a study that are worth halving: a front of fewer says little
+WHOLE = 12  # trials that are trained to the end before any is stopped, where the sampler learns from what trials came to
 GIVE_UP = 100  # placements above a limit in a row, before the search takes it that there is nothing else
 
 
@@ -261,7 +262,7 @@ class Suggestions:
             return False
         own, name = record.placement in self.interrupted, next(self._names)
         live = self.ledger.begin_known(trial, record if own else replace(record, reused_from=known.id), latency_id, known)
-        self._report_rungs(name, live.record, live.curve, up_to=live.rung)
+        self._report_rungs(name, live.record, live.curve)
         self.budget.begin(record.seed, own)
         self.paused[name] = live
         self.notify(TrialPaused(trial.number))
@@ -270,14 +271,19 @@ class Suggestions:
     def halves(self, record: EvaluationRecord) -> bool:
         """Whether a training may be stopped at a rung; a baseline, a retraining and what was asked for are trained to the end."""
         wanted = self.only_queued or record.seed != self.config.seed or record.placement in self.baselines
-        return self.config.halving and self.config.trials >= FEWEST and not wanted
+        taught = record.trial >= WHOLE or self.config.sampler not in LEARNING
+        return self.config.halving and self.config.trials >= FEWEST and taught and not wanted
 
-    def _report_rungs(self, name: str, record: EvaluationRecord, curve: Sequence[dict[str, float]], up_to: int | None = None) -> None:
-        """Tell the rule what is known of a training; it has gone on from every rung before *up_to*."""
-        for point in curve:
-            if "rung" in point and "accuracy" in point and record.latency is not None:
-                rung = int(point["rung"])
-                self.rule.report(name, rung, point["accuracy"], record.latency.ratio, goes_on=up_to is None or rung < up_to)
+    def _report_rungs(self, name: str, record: EvaluationRecord, curve: Sequence[dict[str, float]]) -> None:
+        """Tell the rule what is known of a training; it has gone on from every rung, unless it is not complete: then not from the last."""
+        rungs = [point for point in curve if "rung" in point and "accuracy" in point]
+        free = not self.halves(record) or record.reused_from is not None
+        for point in rungs:
+            if record.latency is not None:
+                gone_on = record.state == "COMPLETE" or point is not rungs[-1]
+                self.rule.report(name, int(point["rung"]), point["accuracy"], record.latency.ratio, goes_on=free and gone_on)
+                if gone_on:
+                    self.rule.promote(name, int(point["rung"]))
 
     def _follow(self, live: LiveTrial, trial: Trial, placement: Placement, seed: int, identity: str) -> None:
         if live.record.placement == str(placement):

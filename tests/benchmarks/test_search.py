@@ -12,8 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import replay
 import search
-from table import Entry, Table
+from table import TABLES, Entry, Table
 
+from nasattn.proxy import Fidelity
+from nasattn.proxy.defaults import default_settings
 from nasattn.space import SearchSpace
 
 STAGES = {"1": {"none": None, "sge": {"groups": [16, 32]}, "ela_t": None}, "all": {"none": None, "sge": {"groups": [32]}}}
@@ -42,6 +44,14 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert dict(read.entries) == dict(table.entries)
     assert (read.space.to_dict(), read.rungs, read.seeds, read.missing) == (table.space.to_dict(), table.rungs, (0, 1), [])
     assert 0.003 < read.noise() < 0.03
+
+
+def test_the_shipped_table_is_whole_and_of_the_default_proxy() -> None:
+    table = Table.read(TABLES / "cued_digits_resnet50.json")
+    assert (len(table.entries), table.seeds, table.missing, len(table.rungs)) == (320, (0, 1), [], 3)
+    assert all(len(curve) == 3 and all(0 <= a <= 1 for a in curve) for e in table.entries.values() for curve in e.accuracy.values())
+    assert table.entries["none,none,none,none"].latency == 1.0
+    assert Fidelity.from_dict(table.made["fidelity"]) == default_settings("cued_digits", "cpu")[0]
 
 
 def test_samplers_are_replayed_on_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +90,7 @@ def test_halving_takes_less_and_certification_more_than_one_training_each() -> N
     halved = replay.replay_search(table, 0, 30, sampler="random", certify=0, halving=True)
     assert halved["compute"] < 20 and len(halved["trace"]) < 15
     certified = replay.replay_search(table, 0, 30, sampler="local", certify=0.2)
-    assert certified["certified"] >= 1 and certified["compute"] == 30 and len(certified["trace"]) == 24
+    assert certified["certified"] >= 1 and certified["compute"] == 30 == len(certified["trace"])
     assert certified["true_certified"] <= certified["certified"] <= certified["members"]
 
 
@@ -100,14 +110,15 @@ def test_what_searches_are_judged_by() -> None:
         return {"trace": trace, "compute": trace[-1][0], "claimed": 0.92, "honest": 0.9, **counts}
 
     quick, slow = run([(1.0, 0.2), (2.0, 0.9)], 3), run([(4.0, 0.6)], 1)
-    runs = {"placement_halving": [quick], "random_halving": [slow], "uncertified": [slow], "certified": [quick]}
+    runs = {"placement_halving": [slow], "random_halving": [slow], "uncertified": [slow], "certified": [quick]}
     flat = np.array([[0.1, 0.8]])
-    told = replay.judge(runs, 20, flat, flat - 0.3, flat - 0.2, [1, 20])["targets"]
+    told = replay.judge(runs, 20, flat, flat - 0.3, flat - 0.25, [1, 20])["targets"]
     assert told["what_tpe_has_in_the_end"] == {
         "share": 0.8,
         "reached_at": 2.0,
         "target": 2.4,
         "below": {"random": [], "local": []},
+        "with_halving": {"reached_at": None, "below": {"random": [], "local": []}},
         "met": True,
     }
     assert told["halving_alone"] == {"share": 0.6, "without": 0.5, "compute": 0.2, "met": True}

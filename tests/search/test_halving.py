@@ -70,7 +70,7 @@ def test_neighbours_in_latency_compete_not_all() -> None:
 
 
 def test_the_more_trials_the_fewer_go_on() -> None:
-    assert [round(usual_reduction(n), 1) for n in (1, 24, 60, 200, 10_000)] == [2.0, 2.0, 3.2, 5.9, 6.0]
+    assert [round(usual_reduction(n), 1) for n in (1, 24, 60, 200, 10_000)] == [2.0, 2.2, 3.5, 6.4, 6.5]
 
 
 def test_more_reports_promote_a_paused_trial() -> None:
@@ -103,6 +103,28 @@ def test_what_goes_on_whatever_its_rank_is_compared_with_all_the_same() -> None:
     rule.report("other", 1, 0.01, 1.0)
     assert rule.may_go_on("baseline", 1) and rule.next({"worse", "other"}) is None
     assert rule.place("worse", 1) == (2, 3)
+
+
+def test_the_first_rung_cuts_most() -> None:
+    rule = HalvingRule(3, 4.0)
+    for i in range(12):
+        for rung in (1, 2):
+            rule.report(str(i), rung, 0.9 - 0.01 * i, 1.0)
+    assert [sum(rule.may_go_on(str(i), rung) for i in range(12)) for rung in (1, 2)] == [3, 8]
+
+
+def test_who_fell_behind_keeps_the_place_it_took() -> None:
+    """So that no more than one in so many go on, however often a better one comes later."""
+    rule = HalvingRule(2, 3.0)
+    for i in range(12):  # each better than all before
+        rule.report(str(i), 1, 0.01 * i, 1.0)
+        if rule.may_go_on(str(i), 1):
+            rule.promote(str(i), 1)
+    assert sum(rule.may_go_on(str(i), 1) for i in range(12)) == 4
+    rule.report("baseline", 1, 0.0, 1.0, goes_on=True)  # takes no other's place
+    for i in range(12, 15):
+        rule.report(str(i), 1, 0.01 * i, 1.0)
+    assert rule.next({"14"}) == "14"
 
 
 def test_one_rung_decides_nothing() -> None:

@@ -51,6 +51,13 @@ def test_the_baseline_is_always_trained_to_the_end(store: Store, space_file: str
     assert (plain.state, len(plain.curve)) == ("COMPLETE", 3)
 
 
+def test_a_sampler_that_learns_begins_with_whole_trainings(store: Store, space_file: str) -> None:
+    Fleet(begin(store, configure(space_file, sampler="placement", trials=24))).run()
+    records = store.evaluations("s")
+    assert all(e.state == "COMPLETE" for e in records if e.trial < 12)
+    assert sum(e.stopped_at_rung for e in records) >= 4
+
+
 def test_without_halving_everything_is_trained_to_the_end(store: Store, space_file: str) -> None:
     Fleet(begin(store, configure(space_file, halving=False))).run()
     assert [e.state for e in store.evaluations("s")] == ["COMPLETE"] * 20
