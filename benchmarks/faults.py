@@ -1,7 +1,7 @@
 """What is lost when things break: a search is killed, starved and cut off again and again, and its database is audited.
 
     python benchmarks/faults.py                              # all parts, some thirty minutes
-    python benchmarks/faults.py --parts driver worker        # also: postgres, node, outage, lock, faulty, memory
+    python benchmarks/faults.py --parts driver worker        # also: postgres, node, outage, lock, disk, faulty, memory
     python benchmarks/faults.py --parts driver --rounds 3    # fewer rounds of kill -9
 
 Trainings are scripted, so that they last as long as a part needs and fail when they should; Ray, the workers' processes, the
@@ -349,6 +349,45 @@ def part_lock(folder: Path, rounds: int) -> Figures:
     return {"complete": result.complete, "said": notes.lines} | audit(url, complete(url), folder / "ends.log")
 
 
+@contextmanager
+def small_disk(folder: Path, megabytes: int = 8) -> Iterator[Path]:
+    """A disk of its own in memory; it takes a system administrator to mount it."""
+    disk = folder / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "nasattn", str(disk)], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(disk: Path, name: str = "filler") -> Path:
+    """A file that takes all that is left of a *disk*, to the last byte."""
+    file = disk / name
+    with file.open("wb", buffering=0) as stream:
+        for size in (1 << 16, 1 << 10, 1):
+            with suppress(OSError):
+                while stream.write(bytes(size)):
+                    pass
+    return file
+
+
+def part_disk(folder: Path, rounds: int) -> Figures:
+    """The disk with the database, its journal and the checkpoints is full for 20 s."""
+    with small_disk(folder) as disk:
+        url = f"sqlite:///{disk}/studies.db"
+        os.environ["NASATTN_CHECKPOINTS"] = f"{disk}/checkpoints"
+
+        def full() -> None:
+            filler = fill(disk)
+            time.sleep(20)
+            filler.unlink()
+
+        notes = Notes(10, full)
+        result = run(folder, url, configure(folder, 40), notes, seconds=0.5)
+        return {"complete": result.complete, "said": notes.lines} | audit(url, complete(url), folder / "ends.log")
+
+
 def part_faulty(folder: Path, rounds: int) -> Figures:
     """500 trials, of which 5 % raise, 5 % give NaN, 2 % hang and 2 % die."""
     url = f"sqlite:///{folder}/studies.db"
@@ -390,6 +429,7 @@ PARTS: dict[str, Callable[[Path, int], Figures]] = {
     "node": part_node,
     "outage": part_outage,
     "lock": part_lock,
+    "disk": part_disk,
     "faulty": part_faulty,
     "memory": part_memory,
 }

@@ -44,7 +44,7 @@ class SearchSettings(TypedDict, total=False):
         progress_timeout: Time without a report after which a trial counts as hanging.
         sampler: Who chooses placements; ``nasattn search --help`` names them.
         first: Placements to train to the end before any that the sampler chooses.
-        halving: Stop trainings at a rung where others of about the same latency are better.
+        halving: Stop trainings at a rung where others of about the same latency are better; by default with the samplers that learn.
         max_latency: ``1.3x`` or ``12ms``: placements above it are not trained.
         max_params: ``1.1x`` or ``30M``.
         max_macs: ``1.1x`` or ``5G``.

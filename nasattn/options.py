@@ -62,7 +62,10 @@ ProgressOption = Annotated[
 ]
 HalvingOption = Annotated[
     bool | None,
-    typer.Option("--halving/--no-halving", help="Stop trainings for which better ones of their latency are known. Default: off."),
+    typer.Option(
+        "--halving/--no-halving",
+        help="Stop trainings for which better ones of their latency are known. Default: with the samplers auto and placement.",
+    ),
 ]
 SamplerOption = Annotated[
     str | None, typer.Option("--sampler", help=f"{', '.join(SAMPLERS)}. Default: auto.", autocompletion=completion.samplers)

@@ -58,7 +58,10 @@ class HostMeter:
     def measure(self, placement: Placement, max_seconds: float = 10.0, target: float = 0.01) -> PairedLatency:
         """Measure a whole placement, for *max_seconds* at most (see :func:`measure_pair`). The plain host has ratio 1 by definition."""
         if placement == self.host.plain():
-            pair = self._measure(self._plain, self._plain, max_seconds, target)
+            if "calibration" in vars(self):
+                pair = self._measure(self._plain, self._plain, max_seconds, target)
+            else:  # the plain host is measured just now
+                pair = replace(self.calibration, calibration=math.log(self.calibration.ratio))
             return replace(pair, ratio=1.0, ratio_low=1.0, ratio_high=1.0, settled=True)
         return self._measure(self._plain, self._prepare(self.host.build(placement), self.images), max_seconds, target)
 

@@ -23,6 +23,7 @@ from nasattn.store.artifacts import Artifacts, artifact_folder
 
 FORCED = "forced_placement"  # user attribute of an enqueued trial whose placement the space does not list
 SEED = "seed"  # user attribute of an enqueued trial that is to train with another seed than the study's
+GONE_ON = "gone_on"  # key of a curve's point: at this rung the trial went on
 REUSED = ("accuracy", "held_out", "val_samples", "curve", "seconds", "worker", "notes")  # of another training of the same proxy
 
 
@@ -66,6 +67,19 @@ class LiveTrial:
     notes: tuple[str, ...] = ()
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it has gone on from the last rung it came to."""
+        return GONE_ON in self._last_rung
+
+    def go_on(self) -> None:
+        """It goes on from the last rung it came to."""
+        self._last_rung[GONE_ON] = 1.0
+
+    @property
+    def _last_rung(self) -> dict[str, float]:
+        return next(point for point in reversed(self.curve) if "rung" in point)
+
+    @property
     def seconds(self) -> float:
         """That it has been trained."""
         return self.curve[-1].get("seconds", 0.0) if self.curve else 0.0
@@ -106,7 +120,8 @@ class Ledger:
     def begin_known(self, trial: Trial, record: EvaluationRecord, latency_id: int, known: EvaluationRecord) -> LiveTrial:
         """A trial of which *known* has the first rungs: it stands where that was stopped."""
         live = self.begin(trial, record, latency_id)
-        live.curve = [dict(point) for point in known.curve]
+        left_out = set() if record.reused_from is None else {GONE_ON}  # another study's choice
+        live.curve = [{k: v for k, v in point.items() if k not in left_out} for point in known.curve]
         live.rung = max((int(p["rung"]) for p in known.curve if "rung" in p), default=0)
         self.note_rung(live)
         return live

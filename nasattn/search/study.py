@@ -21,7 +21,7 @@ from nasattn.proxy import Fidelity, ProxyJob, Recipe
 from nasattn.proxy.defaults import default_settings
 from nasattn.proxy.recipe_file import read_recipe_file
 from nasattn.search.limits import UNITS, Limit
-from nasattn.search.samplers import SAMPLERS
+from nasattn.search.samplers import LEARNING, SAMPLERS
 from nasattn.space import SearchSpace, list_spaces, load_space
 from nasattn.store.records import StudyRecord
 from nasattn.tasks import TaskRequest, list_tasks
@@ -53,8 +53,8 @@ class StudyConfig:
         gpus_per_trial: Share of a GPU each takes.
         seed: Of sampler, initialisation, data order and generated data.
         held_out: Score on the test images of the task, which no search sees: for checks of what searches found.
-        halving: Stop trainings at a rung where others of about the same latency are better (see :class:`HalvingRule`). Not for
-            trainings of a minute: on cued_digits the first rung's ranking has a tau of 0.34 with the last one's.
+        halving: Stop trainings at a rung where others of about the same latency are better (see :class:`HalvingRule`); None: with the
+            samplers that learn from the first whole trainings, `auto` and `placement`.
         compute_budget: Seconds of training, over all workers and all runs of the study, after which no trial begins or goes on
             from a rung; None for no limit.
         certify: Share of the trials that train likely members of the front again, with other seeds, from 0 to 0.5.
@@ -83,7 +83,7 @@ class StudyConfig:
     gpus_per_trial: float = 1.0
     seed: int = 0
     held_out: bool = False
-    halving: bool = False
+    halving: bool | None = None
     compute_budget: float | None = None
     plateau: int | None = None
     certify: float = 0.2
@@ -114,7 +114,9 @@ class StudyConfig:
         if self.seed > MAX_SEED:
             raise UsageError(f"seed must be an integer from 0 to {MAX_SEED}, got {self.seed}")
         object.__setattr__(self, "first", _read_first(self.first, self.space.host))
-        if not isinstance(self.halving, bool):
+        if self.halving is None:
+            object.__setattr__(self, "halving", self.sampler in LEARNING)
+        elif not isinstance(self.halving, bool):
             raise UsageError(f"halving must be true or false, got {self.halving!r}")
         for name in ("gpus_per_trial", "latency_seconds"):
             number = getattr(self, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,9 +23,9 @@ from nasattn.search.budget import Budget
 from nasattn.search.certification import Certification
 from nasattn.search.events import Event, SearchNoted, TrialPaused
 from nasattn.search.halving import HalvingRule, usual_reduction
-from nasattn.search.ledger import FORCED, SEED, Follower, Ledger, LiveTrial
+from nasattn.search.ledger import FORCED, GONE_ON, SEED, Follower, Ledger, LiveTrial
 from nasattn.search.samplers import FLAT, LEARNING, STATELESS, make_sampler
-from nasattn.search.sampling.history import interruptions
+from nasattn.search.sampling.history import INTERRUPTED, interruptions
 from nasattn.search.unseen import draw_unseen
 from nasattn.store import EvaluationRecord, Store
 
@@ -88,10 +89,11 @@ class Suggestions:
         self.certification = Certification(config.seed)
         self.certifying = self.certified = False  # certified: nothing is left that a retraining would tell
         self.interrupted = {e.placement for e in told if e.state == "INTERRUPTED"}  # queued again
+        self._cuts = [t.number for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get(INTERRUPTED)]  # rising
         for record in told:
             self._remember(record)
-            if self.told.get(record.placement) is record:
-                self._report_rungs(f"trial {record.trial}", record, record.curve)
+            if self.told.get(record.placement) is record or (record.state == "INTERRUPTED" and record.seed == config.seed):
+                self._report_rungs(record, record.curve)
         self.certified = bool(self.searched) and self.certification.next() is None
 
     @property
@@ -164,12 +166,18 @@ class Suggestions:
             return None, str(placement) in self.above
         record = self._record(trial, placement, seed, identity, appraisal)
         self.proxies.add(self.config.proxy(placement))
-        if self._stands_at_rung(trial, record, appraisal.latency_id):
-            return None, False
-        self.budget.begin(seed)
-        self.certification.begin(record.placement, seed)
-        self.running[trial_id] = self.ledger.begin(trial, record, appraisal.latency_id, to_the_end=not self.halves(record))
-        return self._assignment(record), False
+        if (known := self._first_rungs(record)) is None:
+            self.budget.begin(seed)
+            self.certification.begin(record.placement, seed)
+            self.running[trial_id] = self.ledger.begin(trial, record, appraisal.latency_id, to_the_end=not self.halves(record))
+            return self._assignment(record), False
+        live = self._begin_known(trial, record, appraisal.latency_id, known)
+        if live.goes_on:
+            self.running[trial_id] = live
+            return self._assignment(record), False
+        self.paused[next(self._names)] = live
+        self.notify(TrialPaused(trial.number))
+        return None, False
 
     def _ask(self) -> Trial:
         """The next trial of Optuna's. What is drawn for it follows from the trials before, so that a study goes on as if never interrupted."""
@@ -251,39 +259,40 @@ class Suggestions:
         reused = self.ledger.reuse(trial, record, appraisal.latency_id, known)
         self._remember(reused)
         if seed == self.config.seed:
-            self._report_rungs(f"trial {trial.number}", reused, reused.curve)
+            self._report_rungs(reused, reused.curve)
         self.budget.complete(reused)
         return True
 
-    def _stands_at_rung(self, trial: Trial, record: EvaluationRecord, latency_id: int) -> bool:
-        """Whether the first rungs of this training are in the database: the trial waits there, as if it had just been paused."""
+    def _first_rungs(self, record: EvaluationRecord) -> EvaluationRecord | None:
+        """The training of which the database has the first rungs, where this one may stop at one."""
         known = self.store.find_evaluation(record.identity) if self.halves(record) else None
-        if known is None or not any("rung" in point for point in known.curve):
-            return False
-        own, name = record.placement in self.interrupted, next(self._names)
+        return known if known is not None and any("rung" in point for point in known.curve) else None
+
+    def _begin_known(self, trial: Trial, record: EvaluationRecord, latency_id: int, known: EvaluationRecord) -> LiveTrial:
+        """The trial stands where it was interrupted, or where another study stopped it, as if it had just come there."""
+        own = record.placement in self.interrupted
         live = self.ledger.begin_known(trial, record if own else replace(record, reused_from=known.id), latency_id, known)
-        self._report_rungs(name, live.record, live.curve)
+        self._report_rungs(live.record, live.curve)
         self.budget.begin(record.seed, own)
-        self.paused[name] = live
-        self.notify(TrialPaused(trial.number))
-        return True
+        return live
 
     def halves(self, record: EvaluationRecord) -> bool:
         """Whether a training may be stopped at a rung; a baseline, a retraining and what was asked for are trained to the end."""
         wanted = self.only_queued or record.seed != self.config.seed or record.placement in self.baselines
-        taught = record.trial >= WHOLE or self.config.sampler not in LEARNING
+        turn = record.trial - bisect.bisect_left(self._cuts, record.trial)  # as if no trial had been interrupted
+        taught = turn >= WHOLE or self.config.sampler not in LEARNING
         return self.config.halving and self.config.trials >= FEWEST and taught and not wanted
 
-    def _report_rungs(self, name: str, record: EvaluationRecord, curve: Sequence[dict[str, float]]) -> None:
-        """Tell the rule what is known of a training; it has gone on from every rung, unless it is not complete: then not from the last."""
+    def _report_rungs(self, record: EvaluationRecord, curve: Sequence[dict[str, float]]) -> None:
+        """Tell the rule what is known of a training; it has gone on from every rung, unless it is not complete: then perhaps from the last."""
         rungs = [point for point in curve if "rung" in point and "accuracy" in point]
         free = not self.halves(record) or record.reused_from is not None
         for point in rungs:
             if record.latency is not None:
-                gone_on = record.state == "COMPLETE" or point is not rungs[-1]
-                self.rule.report(name, int(point["rung"]), point["accuracy"], record.latency.ratio, goes_on=free and gone_on)
+                gone_on = record.state == "COMPLETE" or point is not rungs[-1] or GONE_ON in point
+                self.rule.report(record.identity, int(point["rung"]), point["accuracy"], record.latency.ratio, goes_on=free and gone_on)
                 if gone_on:
-                    self.rule.promote(name, int(point["rung"]))
+                    self.rule.promote(record.identity, int(point["rung"]))
 
     def _follow(self, live: LiveTrial, trial: Trial, placement: Placement, seed: int, identity: str) -> None:
         if live.record.placement == str(placement):
