@@ -281,7 +281,7 @@ class Suggestions:
         wanted = self.only_queued or record.seed != self.config.seed or record.placement in self.baselines
         turn = record.trial - bisect.bisect_left(self._cuts, record.trial)  # as if no trial had been interrupted
         taught = turn >= WHOLE or self.config.sampler not in LEARNING
-        return self.config.halving and self.config.trials >= FEWEST and taught and not wanted
+        return bool(self.config.halving) and self.config.trials >= FEWEST and taught and not wanted
 
     def _report_rungs(self, record: EvaluationRecord, curve: Sequence[dict[str, float]]) -> None:
         """Tell the rule what is known of a training; it has gone on from every rung, unless it is not complete: then perhaps from the last."""
