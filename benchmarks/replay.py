@@ -264,7 +264,7 @@ def judge(
     certified = told["certified"]
     told["targets"] = {
         "what_tpe_has_in_the_end": {
-            "share": round(goal, 4), **ours, "target": TARGETS["compute"] * trials, "with_halving": beside("placement_halving"),
+            "share": round(goal, 4), **ours, "target": TARGETS["compute"] * trials, "without_certification": beside("placement_halving"),
             "met": ours["reached_at"] is not None and ours["reached_at"] <= TARGETS["compute"] * trials and not any(ours["below"].values()),
         },
         "halving_alone": {

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,8 @@ def export_placement(study: StudyRecord, trial: EvaluationRecord, figures: Front
 
     Raises:
         UsageError: *out* is not empty or not writable.
-        NasattnError: The clean process did not get the same model back.
+        NasattnError: There is no room for it, or the clean process did not get the same model back.
     """
-    from timm.models import save_for_hf
-
     out = _prepare(out, force)
     classes = _classes(study.config)
     torch.manual_seed(study.seed)
@@ -70,17 +69,34 @@ def export_placement(study: StudyRecord, trial: EvaluationRecord, figures: Front
     model = host.build(trial.placement, num_classes=len(classes))
     provenance = _provenance(study, trial, figures)
     config = {"label_names": list(classes), "pretrained_cfg": {"tag": "untrained"}, "nasattn": provenance}
-    save_for_hf(model, str(out), model_config=config, safe_serialization=True)
-    (out / "train.yaml").write_text(_train_yaml(host.name, trial.placement, len(classes), host.resolution))
     exported = Exported(
         folder=out,
         placement=trial.placement,
         snippet=f"import nasattn, timm\nmodel = timm.create_model({json.dumps(f'local-dir:{out}')}, pretrained=True)",
         train=f"python -m nasattn.timm train.py --config {shlex.quote(str(out / 'train.yaml'))} --data-dir DATA",
     )
-    (out / "README.md").write_text(_card(study, trial, figures, exported))
+    train = _train_yaml(host.name, trial.placement, len(classes), host.resolution)
+    _write(out, model, config, {"train.yaml": train, "README.md": _card(study, trial, figures, exported)})
     _prove(model, out, host.resolution)
     return exported
+
+
+def _write(out: Path, model: torch.nn.Module, config: dict[str, Any], texts: dict[str, str]) -> None:
+    """Write everything, or leave nothing of it behind. Raises NasattnError where the disk does not take it."""
+    from safetensors import SafetensorError
+    from timm.models import save_for_hf
+
+    try:
+        save_for_hf(model, str(out), model_config=config, safe_serialization=True)
+        for name, text in texts.items():
+            (out / name).write_text(text)
+    except (OSError, SafetensorError) as error:
+        for name in WRITTEN:
+            (out / name).unlink(missing_ok=True)
+        with suppress(OSError):  # it holds other files
+            out.rmdir()
+        cause = getattr(error, "strerror", None) or str(error)
+        raise NasattnError(f"the export cannot be written to {out}: {cause}; make room there, or give another folder by --out") from None
 
 
 def _prepare(out: Path, force: bool) -> Path:

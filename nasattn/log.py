@@ -19,6 +19,37 @@ KEPT = 20  # logs; older ones are removed
 FILE_BYTES = 100_000  # of what a worker printed, from the end
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
+
+class _LogFile(logging.FileHandler):
+    """A log that ends, with a note, where no more can be written: no search fails for want of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self._ended = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._ended:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._end(error)
+        else:
+            super().handleError(record)
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            self._end(error)
+
+    def _end(self, error: OSError) -> None:
+        if not self._ended:
+            self._ended = True
+            print(f"note: the log {self.baseFilename} could not be written to its end: {error.strerror or error}", file=sys.stderr)
+
+
 _path: Path | None = None
 _handler: logging.FileHandler | None = None
 
@@ -44,7 +75,7 @@ def start(*words: str) -> None:
     path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{os.getpid()}.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        _handler = _LogFile(path)
         for old in sorted(folder.glob("*.log"), key=lambda f: f.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasattn.errors import UsageError
+from nasattn.errors import NasattnError, UsageError
 
 if TYPE_CHECKING:
     from nasattn.store import Store
@@ -52,7 +53,8 @@ def write_report(
 
     Raises:
         StudyError: No such study, or nothing in it that could be drawn.
-        UsageError: *out* cannot be written, an unknown format, or *cam* without what it needs.
+        NasattnError: *out* cannot be written.
+        UsageError: It is no place for that format, an unknown format, or *cam* without what it needs.
     """
     if format not in list(ReportFormat):
         raise UsageError(f"unknown format {format!r} of a report; allowed: {', '.join(ReportFormat)}")
@@ -105,9 +107,17 @@ def _written(folder: Path, write: Callable[[], list[Path]]) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         return write()
     except OSError as error:
-        raise UsageError(f"the report cannot be written to {folder}: {error.strerror}; give another place by --out") from None
+        raise NasattnError(
+            f"the report cannot be written to {folder}: {error.strerror}; make room there, or give another place by --out"
+        ) from None
 
 
 def _write_page(file: Path, page: str) -> Path:
-    file.write_text(page, encoding="utf-8", errors="backslashreplace")
+    whole = file.with_name(f"{file.name}.part{os.getpid()}")  # an older page stays until this one is whole
+    try:
+        whole.write_text(page, encoding="utf-8", errors="backslashreplace")
+        os.replace(whole, file)
+    except OSError:
+        whole.unlink(missing_ok=True)
+        raise
     return file

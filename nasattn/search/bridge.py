@@ -42,13 +42,11 @@ class PlacementSearch(Suggestions):
             return None
         # one whose first rungs were trained elsewhere becomes a trial of this study by going on
         full = self.budget.is_full
-        waiting = {live.record.identity: n for n, live in self.paused.items() if live.record.reused_from is None or not full}
-        identity = self.rule.next(waiting)
-        if identity is None:
+        name = self.rungs.next({n: live for n, live in self.paused.items() if live.record.reused_from is None or not full})
+        if name is None:
             return None
-        name = waiting[identity]
         live = self.running[name] = self.paused.pop(name)
-        self._promote(live)
+        self.rungs.promote(live)
         self.ledger.note_rung(live)
         if live.record.reused_from is not None:
             self.ledger.own(live)
@@ -71,16 +69,9 @@ class PlacementSearch(Suggestions):
         rung = result.get("rung") or 0
         if rung <= live.rung or not self.config.halving:
             return True
-        live.rung = rung
-        assert live.record.latency is not None
-        identity = live.record.identity
-        if live.record.seed == self.config.seed:  # what is trained again is at the rung already
-            self.rule.report(identity, rung, result["accuracy"], live.record.latency.ratio, goes_on=live.to_the_end)
-        goes_on = live.to_the_end or self.rule.may_go_on(identity, rung)
-        if goes_on:
-            self._promote(live)
+        self.rungs.reach(live, rung, result["accuracy"])
         self.ledger.note_rung(live)
-        if goes_on:
+        if live.goes_on:
             return True
         self.paused[trial_id] = self.running.pop(trial_id)
         self.notify(TrialPaused(live.record.trial))
@@ -88,16 +79,10 @@ class PlacementSearch(Suggestions):
             self._stop_at_rung(min(self.paused, key=self._promise))
         return False
 
-    def _promote(self, live: LiveTrial) -> None:
-        """A trial goes on from the rung that it stands at."""
-        if live.record.seed == self.config.seed:
-            self.rule.promote(live.record.identity, live.rung)
-        live.go_on()
-
     def _promise(self, name: str) -> tuple[int, float]:
         """How likely a paused trial is to go on: how far it is, then its place there."""
         live = self.paused[name]
-        place, number = self.rule.place(live.record.identity, live.rung)
+        place, number = self.rungs.place(live)
         return live.rung, 1 - place / number
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None) -> None:
@@ -142,7 +127,7 @@ class PlacementSearch(Suggestions):
 
     def _stop_at_rung(self, name: str) -> None:
         live = self.paused[name]
-        place, number = self.rule.place(live.record.identity, live.rung)
+        place, number = self.rungs.place(live)
         accuracy, rungs = live.curve[-1].get("accuracy", math.nan), self.config.fidelity.rungs
         at = f"stopped at rung {live.rung} of {rungs} with accuracy {accuracy:.3f}"
         self.end(name, "PRUNED", reason=f"{at}: place {place} of {number} there beside those of its latency")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,9 +21,9 @@ from nasattn.search.attributes import count_attributes, latency_attributes, limi
 from nasattn.search.budget import Budget
 from nasattn.search.certification import Certification
 from nasattn.search.events import Event, SearchNoted, TrialPaused
-from nasattn.search.halving import HalvingRule, usual_reduction
-from nasattn.search.ledger import FORCED, GONE_ON, SEED, Follower, Ledger, LiveTrial
-from nasattn.search.samplers import FLAT, LEARNING, STATELESS, make_sampler
+from nasattn.search.ledger import FORCED, SEED, Follower, Ledger, LiveTrial
+from nasattn.search.rungs import Rungs
+from nasattn.search.samplers import FLAT, STATELESS, make_sampler
 from nasattn.search.sampling.history import INTERRUPTED, interruptions
 from nasattn.search.unseen import draw_unseen
 from nasattn.store import EvaluationRecord, Store
@@ -37,8 +36,6 @@ OBJECTIVES = ["accuracy", "latency_ratio"]
 DIRECTIONS = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
 FINISHED = "FINISHED"
 REPEATS = 8  # suggestions in a row that are known already or above a limit, before one is drawn among the others
-FEWEST = 8  # trials of a study that are worth halving: a front of fewer says little
-WHOLE = 12  # trials that are trained to the end before any is stopped, where the sampler learns from what trials came to
 GIVE_UP = 100  # placements above a limit in a row, before the search takes it that there is nothing else
 
 
@@ -75,8 +72,8 @@ class Suggestions:
         self.ledger = Ledger(self.study, store, config.name, config.space.host, notify)
         self.flat = config.sampler in FLAT
         self.budget = Budget(config, told)
-        self.rule = HalvingRule(config.fidelity.rungs if config.halving else 1, usual_reduction(config.trials))
-        self.baselines = {str(config.space.plain()), str(config.space.native()), *config.first}
+        cuts = [t.number for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get(INTERRUPTED)]
+        self.rungs = Rungs(config, {str(config.space.plain()), str(config.space.native()), *config.first}, cuts)
         self.running: dict[str, LiveTrial] = {}
         self.paused: dict[str, LiveTrial] = {}
         self.told: dict[str, EvaluationRecord] = {}  # by placement: completed, or stopped at a rung
@@ -89,11 +86,10 @@ class Suggestions:
         self.certification = Certification(config.seed)
         self.certifying = self.certified = False  # certified: nothing is left that a retraining would tell
         self.interrupted = {e.placement for e in told if e.state == "INTERRUPTED"}  # queued again
-        self._cuts = [t.number for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get(INTERRUPTED)]  # rising
         for record in told:
             self._remember(record)
             if self.told.get(record.placement) is record or (record.state == "INTERRUPTED" and record.seed == config.seed):
-                self._report_rungs(record, record.curve)
+                self.rungs.know(record, record.curve)
         self.certified = bool(self.searched) and self.certification.next() is None
 
     @property
@@ -169,7 +165,7 @@ class Suggestions:
         if (known := self._first_rungs(record)) is None:
             self.budget.begin(seed)
             self.certification.begin(record.placement, seed)
-            self.running[trial_id] = self.ledger.begin(trial, record, appraisal.latency_id, to_the_end=not self.halves(record))
+            self.running[trial_id] = self.ledger.begin(trial, record, appraisal.latency_id, to_the_end=not self._may_stop(record))
             return self._assignment(record), False
         live = self._begin_known(trial, record, appraisal.latency_id, known)
         if live.goes_on:
@@ -259,40 +255,26 @@ class Suggestions:
         reused = self.ledger.reuse(trial, record, appraisal.latency_id, known)
         self._remember(reused)
         if seed == self.config.seed:
-            self._report_rungs(reused, reused.curve)
+            self.rungs.know(reused, reused.curve)
         self.budget.complete(reused)
         return True
 
+    def _may_stop(self, record: EvaluationRecord) -> bool:
+        """Whether a training may be stopped at a rung; what was asked for is trained to the end."""
+        return not self.only_queued and self.rungs.may_stop(record)
+
     def _first_rungs(self, record: EvaluationRecord) -> EvaluationRecord | None:
         """The training of which the database has the first rungs, where this one may stop at one."""
-        known = self.store.find_evaluation(record.identity) if self.halves(record) else None
+        known = self.store.find_evaluation(record.identity) if self._may_stop(record) else None
         return known if known is not None and any("rung" in point for point in known.curve) else None
 
     def _begin_known(self, trial: Trial, record: EvaluationRecord, latency_id: int, known: EvaluationRecord) -> LiveTrial:
         """The trial stands where it was interrupted, or where another study stopped it, as if it had just come there."""
         own = record.placement in self.interrupted
         live = self.ledger.begin_known(trial, record if own else replace(record, reused_from=known.id), latency_id, known)
-        self._report_rungs(live.record, live.curve)
+        self.rungs.know(live.record, live.curve)
         self.budget.begin(record.seed, own)
         return live
-
-    def halves(self, record: EvaluationRecord) -> bool:
-        """Whether a training may be stopped at a rung; a baseline, a retraining and what was asked for are trained to the end."""
-        wanted = self.only_queued or record.seed != self.config.seed or record.placement in self.baselines
-        turn = record.trial - bisect.bisect_left(self._cuts, record.trial)  # as if no trial had been interrupted
-        taught = turn >= WHOLE or self.config.sampler not in LEARNING
-        return bool(self.config.halving) and self.config.trials >= FEWEST and taught and not wanted
-
-    def _report_rungs(self, record: EvaluationRecord, curve: Sequence[dict[str, float]]) -> None:
-        """Tell the rule what is known of a training; it has gone on from every rung, unless it is not complete: then perhaps from the last."""
-        rungs = [point for point in curve if "rung" in point and "accuracy" in point]
-        free = not self.halves(record) or record.reused_from is not None
-        for point in rungs:
-            if record.latency is not None:
-                gone_on = record.state == "COMPLETE" or point is not rungs[-1] or GONE_ON in point
-                self.rule.report(record.identity, int(point["rung"]), point["accuracy"], record.latency.ratio, goes_on=free and gone_on)
-                if gone_on:
-                    self.rule.promote(record.identity, int(point["rung"]))
 
     def _follow(self, live: LiveTrial, trial: Trial, placement: Placement, seed: int, identity: str) -> None:
         if live.record.placement == str(placement):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 VERSION_TABLE = "nasattn_alembic_version"  # Optuna keeps its own in `alembic_version`
 SQLITE_TIMEOUT = 60  # seconds to wait for another writer
+PAGE = 4096  # bytes that SQLite writes at once
 CONNECT_TIMEOUT = 10  # seconds until a PostgreSQL server that does not answer is away
 SCHEMA_HEAD = "0005"
 # one process migrates, whole or not at all; those that come at the same moment wait and find it done
@@ -105,6 +107,8 @@ class Database:
             yield
         except (OperationalError, NoSuchModuleError, ModuleNotFoundError) as error:
             cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            if _on_a_full_disk(self.url):
+                raise StorageError(f"database {self.shown} cannot be used: {cause}; its disk is full: free some space on it") from None
             raise StorageError(
                 f"database {self.shown} cannot be used: {cause}; check the path and its permissions, or name another by --storage"
             ) from None
@@ -141,6 +145,15 @@ def engine_options(url: str) -> dict[str, Any]:
     if "psycopg" in url.partition("://")[0] and "connect_timeout" not in url:
         options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT}
     return options
+
+
+def _on_a_full_disk(url: str) -> bool:
+    """Whether the file of a SQLite database lies on a disk that has no room for another page."""
+    file = sa.engine.make_url(url).database if url.startswith("sqlite") else None
+    try:
+        return bool(file) and shutil.disk_usage(Path(str(file)).absolute().parent).free < PAGE
+    except OSError:
+        return False
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

@@ -19,7 +19,9 @@ from nasattn.errors import StorageError
 OUTAGE = 600.0  # seconds that a search waits for its database
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between two tries
 WORTH_TELLING = 2.0  # seconds
-PASSING_IN_SQLITE = ("locked", "busy", "full")  # all else that SQLite calls operational stays as it is, such as a table that is not there
+# "I/O": a full disk as well, where SQLite cannot make its journal larger; all else that it calls operational stays as it is,
+# such as a table that is not there
+PASSING_IN_SQLITE = ("locked", "busy", "full", "disk I/O error")
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -118,7 +118,7 @@ def test_what_searches_are_judged_by() -> None:
         "reached_at": 2.0,
         "target": 2.4,
         "below": {"random": [], "local": []},
-        "with_halving": {"reached_at": None, "below": {"random": [], "local": []}},
+        "without_certification": {"reached_at": None, "below": {"random": [], "local": []}},
         "met": True,
     }
     assert told["halving_alone"] == {"share": 0.6, "without": 0.5, "compute": 0.2, "met": True}
