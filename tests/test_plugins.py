@@ -58,6 +58,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_commands_know_the_attention_and_the_host(installed: Path) -> None:
     listed = run(installed, "-m", "nasattn", "attentions", "--json")
     assert "power_p2" in {a["token"] for a in json.loads(listed.stdout)}, listed.stderr

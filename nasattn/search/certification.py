@@ -1,8 +1,9 @@
 """Which placement to train once more: where another seed says most about who belongs to the front.
 
 A search chooses the best of many noisy accuracies, so its front is too good to be true: some of its members are there by luck.
-Trainings with new seeds, which did not choose them, put that right. They go first to likely members that have none, then to whoever's
-membership is least certain, dominated placements included, which bad luck may have kept off.
+Trainings with new seeds, which did not choose them, put that right. They go first to the most accurate member, which luck has chosen from
+most and which users take along, then to other likely members that have none, then to whoever's membership is least certain,
+dominated placements included, which bad luck may have kept off.
 """
 
 from __future__ import annotations
@@ -62,17 +63,19 @@ def next_retraining(points: Sequence[FrontMember], begun: Mapping[str, Collectio
         begun: By placement the seeds that were trained, are being trained, or failed.
         seed: Of the study: the others count up from it, so that placements are compared on the same seeds.
     """
-    most = max(points, key=lambda p: _need(p, len(begun[p.placement])), default=None)
-    if most is None or _need(most, len(begun[most.placement])) <= 0:
+    best = max((p for p in points if p.on_front), key=lambda p: p.accuracy, default=None)
+    needs = {p.placement: _need(p, len(begun[p.placement]), p is best) for p in points}
+    most = max(needs, key=lambda placement: needs[placement], default="")
+    if not needs.get(most):
         return None
-    return Retraining(most.placement, next(s for s in range(seed + 1, seed + 2 + MOST_SEEDS) if s not in begun[most.placement]))
+    return Retraining(most, next(s for s in range(seed + 1, seed + 2 + MOST_SEEDS) if s not in begun[most]))
 
 
-def _need(point: FrontMember, seeds: int) -> float:
-    """How much is to be learned from one more training; 0 for nothing."""
+def _need(point: FrontMember, seeds: int, best: bool) -> float:
+    """How much is to be learned from one more training, of the *best* of the front or of another; 0 for nothing."""
     if seeds >= MOST_SEEDS:
         return 0.0
     doubt = point.p_member * (1 - point.p_member)
     if point.on_front and point.p_member >= CERTIFIED_P and seeds < CERTIFIED_SEEDS:
-        return 1.0 + doubt
+        return 1.0 + best + doubt
     return doubt / seeds if doubt > SETTLED else 0.0

@@ -33,6 +33,18 @@ def test_members_without_a_second_seed_come_first_the_least_certain_before_the_o
     assert choose(trials) in [(PLAIN, 1), ("sb,none,none,none", 1)]
 
 
+def test_the_most_accurate_member_comes_first() -> None:
+    """It is what users export, and what luck has chosen from most; the membership of others may be in greater doubt."""
+    trials = [trial(0, PLAIN, 0.5, 1.0), trial(1, "sb,none,none,none", 0.6, 1.2), trial(2, "se,none,none,none", 0.61, 1.203)]
+    trials.append(trial(3, "gc,none,none,none", 0.9, 1.3))
+    likely = {m.placement: m.p_member for m in appraise(trials) if m.on_front}
+    assert min(likely, key=lambda p: abs(likely[p] - 0.5)) != "gc,none,none,none"
+    assert choose(trials) == ("gc,none,none,none", 1)
+    trials.append(trial(4, "gc,none,none,none", 0.9, 1.3, seed=1))
+    again = choose(trials)
+    assert again is not None and again[0] != "gc,none,none,none"
+
+
 def test_what_is_running_counts() -> None:
     trials = [trial(0, PLAIN, 0.5, 1.0), trial(1, "sb,none,none,none", 0.9, 1.2)]
     first = choose(trials)

@@ -27,6 +27,7 @@ def test_a_trial_that_hangs_is_ended_and_named(space_file: str, url: str, ray_se
     assert list(faults(result.evaluations)) == ["the worker hung: no progress for 3 s"]
 
 
+@pytest.mark.slow
 def test_a_search_whose_trials_fail_ends(space_file: str, url: str, ray_session: None) -> None:
     result = run_search(configure(space_file, trials=24), url, start=start_failing)
     failed = [e for e in result.evaluations if e.state == "FAIL"]

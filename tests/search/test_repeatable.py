@@ -21,7 +21,13 @@ def outcome(store: Store) -> Outcome:
 
 
 @pytest.mark.parametrize("halving", [False, True])
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS.keys() - {"auto", "gp"}))  # the fits of gp begin from the ones before
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        sampler if sampler in ("placement", "random", "evolution") else pytest.param(sampler, marks=pytest.mark.slow)
+        for sampler in sorted(SAMPLERS.keys() - {"auto", "gp"})  # the fits of gp begin from the ones before
+    ],
+)
 def test_the_outcome_is_that_of_an_uninterrupted_search(store: Store, space_file: str, tmp_path: Path, sampler: str, halving: bool) -> None:
     config = configure(space_file, sampler=sampler, trials=20 if halving else 16, halving=halving, certify=0.2)
     fleet = Fleet(begin(store, config), size=1)
