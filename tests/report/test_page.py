@@ -68,8 +68,10 @@ def test_a_whole_study(store: Store) -> None:
     add_table(store, uncertain=(1, "sge_g32"))
     add_trials(store, "s", placements(40))
     add_trials(store, "s", placements(43)[40:], first=40, state="FAIL", error="RuntimeError: out of memory")
+    curve = [{"epoch": 1.0, "loss": 1.0, "accuracy": 0.3, "rung": 1.0, "seconds": 1.0}]
+    add_trials(store, "s", placements(45)[43:], first=43, state="PRUNED", error="stopped at rung 1 of 3", curve=curve)
     page = page_of(store)
-    assert "40 trainings of 40 placements completed; 3 failed" in page.text
+    assert "40 trainings of 40 placements completed; 2 were stopped early, behind others of their latency; 3 failed" in page.text
     assert "The most accurate placement is" in page.text and "the plain host's latency" in page.text
     assert set(page.plots) == {"colours", "front", "growth", "parallel", "importance"}
     assert len(page.plots["front"]["points"]) == 40
