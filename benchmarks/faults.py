@@ -202,7 +202,7 @@ def part_postgres(folder: Path, rounds: int) -> Figures:
     from tests.store.postgres import running_server
 
     with running_server() as server:
-        return kill_rounds(folder, server.create("faults"), max(1, rounds // 4))
+        return kill_rounds(folder, server.create("faults"), rounds)
 
 
 def run(folder: Path, url: str, config: StudyConfig, listener: Callable[[Event], None] | None = None, **script: Any) -> SearchResult:
