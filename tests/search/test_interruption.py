@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -43,7 +44,8 @@ def test_a_stopped_driver_leaves_nothing_running(tmp_path: Path, space_file: str
         subprocess.run(["pkill", "-9", "-s", str(driver.pid)], check=False)
     result = run_search(configure(space_file, trials=6), url, start=start_slow)
     after = {e.trial: e for e in result.evaluations}
-    assert told and all(after[e.trial] == e for e in told)
+    # all but the latency, which is measured again where something else used the device meanwhile
+    assert told and [replace(after[e.trial], latency=None) for e in told] == [replace(e, latency=None) for e in told]
     assert sum(e.state in ("COMPLETE", "FAIL") and e.reused_from is None for e in result.evaluations) == 6
     assert not any(e.state == "RUNNING" for e in result.evaluations)
     trials = optuna.load_study(study_name="s", storage=url).get_trials()
