@@ -56,6 +56,7 @@ def search(seed: int) -> dict[str, Any]:
         "minutes": round(minutes, 2),
         "plain": round(plain["accuracy"], 3),
         "best": best["placement"],
+        "tier": best["tier"],
         "accuracy": round(best["accuracy"], 3),
         "latency_ratio": round(best["latency_ratio"], 3),
         "found": bool(related) and plain["accuracy"] <= CEILING,

@@ -87,12 +87,13 @@ def _write(out: Path, model: torch.nn.Module, config: dict[str, Any], texts: dic
     from timm.models import save_for_hf
 
     try:
-        save_for_hf(model, str(out), model_config=config, safe_serialization=True)
-        for name, text in texts.items():
-            (out / name).write_text(text)
+        with tempfile.TemporaryDirectory(prefix=".part", dir=out) as part:  # an older export stays until this one is whole
+            save_for_hf(model, part, model_config=config, safe_serialization=True)
+            for name, text in texts.items():
+                Path(part, name).write_text(text)
+            for written in Path(part).iterdir():
+                os.replace(written, out / written.name)
     except (OSError, SafetensorError) as error:
-        for name in WRITTEN:
-            (out / name).unlink(missing_ok=True)
         with suppress(OSError):  # it holds other files
             out.rmdir()
         cause = getattr(error, "strerror", None) or str(error)

@@ -15,6 +15,7 @@ import pytest
 from nasattn.search.driver import run_search
 from nasattn.search.events import Event, SearchNoted, TrialFinished
 from nasattn.store import Store
+from tests.disks import fill, small_disk
 from tests.made_study import make_study
 from tests.search.conftest import ray_session, space_file
 from tests.search.test_driver import configure
@@ -25,27 +26,10 @@ __all__ = ["ray_session", "space_file"]  # fixtures
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own, of 8 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "nasattn", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("nobody may mount a disk here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes what is left of *disk*, to the last byte."""
-    file = disk / "filler"
-    with file.open("wb", buffering=0) as stream:
-        for size in (1 << 16, 1 << 10, 1):
-            try:
-                while stream.write(bytes(size)):
-                    pass
-            except OSError:
-                pass
-    return file
+    with small_disk(tmp_path) as mounted:
+        if mounted is None:
+            pytest.skip("nobody may mount a disk here")
+        yield mounted
 
 
 def nasattn(*words: str, logs: Path) -> tuple[int, str]:

@@ -59,15 +59,11 @@ def _state(data: StudyData) -> str:
     known = f", {without} of them without a latency, which are not on the front" if without else ""
     few = ", too few to tell placements apart" if len(data.appraised) < 3 else ""
     stopped = sum(t.stopped_at_rung for t in data.trials)
+    early = f"; {stopped} {'was' if stopped == 1 else 'were'} stopped early, behind others of their latency" if stopped else ""
     return (
-        f"{_number(complete, 'training')} of {_number(len(data.appraised), 'placement')} completed{known}{few}"
-        f"{f'; {stopped} {_were(stopped)} stopped early, behind others of their latency' if stopped else ''}"
+        f"{_number(complete, 'training')} of {_number(len(data.appraised), 'placement')} completed{known}{few}{early}"
         f"{f'; {failed} failed' if failed else ''}{rest}. {_number(len(data.front), 'placement')} {'is' if len(data.front) == 1 else 'are'} on the front."
     )
-
-
-def _were(count: int) -> str:
-    return "was" if count == 1 else "were"
 
 
 def _number(count: int, of: str) -> str:

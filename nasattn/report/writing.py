@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nasattn.errors import NasattnError, UsageError
+from nasattn.files import replacing
 
 if TYPE_CHECKING:
     from nasattn.store import Store
@@ -113,11 +113,10 @@ def _written(folder: Path, write: Callable[[], list[Path]]) -> list[Path]:
 
 
 def _write_page(file: Path, page: str) -> Path:
-    whole = file.with_name(f"{file.name}.part{os.getpid()}")  # an older page stays until this one is whole
-    try:
-        whole.write_text(page, encoding="utf-8", errors="backslashreplace")
-        os.replace(whole, file)
-    except OSError:
-        whole.unlink(missing_ok=True)
-        raise
+    content = page.encode(errors="backslashreplace")
+    if file.is_symlink() or (file.exists() and not file.is_file()):  # such as /dev/stdout, which must stay what it is
+        file.write_bytes(content)
+        return file
+    with replacing(file) as stream:  # an older page stays until this one is whole
+        stream.write(content)
     return file

@@ -14,25 +14,26 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
 from PIL.Image import DecompressionBombWarning
 
 from nasattn.errors import TaskError
+from nasattn.files import replacing
 from nasattn.tasks.images import BrokenImage, Images, Pixels
 
 AT_ONCE = 1024  # images decoded between two writes
 VERSION = 3  # raise it when the same file shall give other pixels
 LEFT_OUT = 100  # one image in so many may be broken, and one in any case
+PRIVATE = 0o600  # permissions: decoded images are the user's own
 T = TypeVar("T")
 
 
@@ -101,7 +102,7 @@ def decoded(images: Images, resolution: int, wanted: int | None = None) -> Reada
         return Readable(known.images, known.broken, pixels) if known is not None and pixels is not None else None
 
     def to_file(file: Path) -> None:
-        with _replacing(file) as part:
+        with replacing(file, PRIVATE) as part:
 
             def header(count: int) -> None:  # as long for any count: numpy leaves room for it to grow
                 npy.write_array_header_1_0(part, {"descr": "|u1", "fortran_order": False, "shape": (count, 3, resolution, resolution)})
@@ -247,7 +248,7 @@ def _open_list(images: Images, file: Path) -> Readable | None:
 
 
 def _write_list(file: Path, looked_at: int, broken: list[int]) -> None:
-    with _replacing(file.with_suffix(".json")) as part:
+    with replacing(file.with_suffix(".json"), PRIVATE) as part:
         part.write(json.dumps({"looked_at": looked_at, "broken": broken}).encode())
 
 
@@ -258,20 +259,6 @@ def _open(file: Path, shape: tuple[int, ...]) -> Pixels | None:
     except (OSError, ValueError, EOFError):
         return None
     return array if isinstance(array, np.ndarray) and array.shape == shape and array.dtype == np.uint8 else None
-
-
-@contextmanager
-def _replacing(file: Path) -> Iterator[IO[bytes]]:
-    """A file beside *file* to write to, moved there in one step at the end. A full disk is an OSError here, and not a signal as with mapped memory."""
-    handle, name = tempfile.mkstemp(prefix=file.stem, suffix=".part", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as part:
-            yield part
-        os.replace(name, file)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 @contextmanager
