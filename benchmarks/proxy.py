@@ -23,11 +23,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from nasattn.proxy import Recipe
 
 sys.path.insert(0, str(Path(__file__).parent))
 HERE = Path(__file__).parent
@@ -50,6 +53,13 @@ HOST, TASK = "nasattn_resnet50", "cued_digits"
 PARTS = ("speed", "time", "ceiling", "memory", "seeds", "threads", "compile")
 
 
+def usual_recipe() -> Recipe:
+    """That of the task's proxies on a CPU, for both sides."""
+    from nasattn.proxy.defaults import default_settings
+
+    return default_settings(TASK, "cpu")[1]
+
+
 def user_trial(config: dict[str, Any]) -> dict[str, float]:
     """One placement as a user would train it: a fresh process, a DataLoader, transforms image by image. Times in seconds."""
     entered = time.perf_counter()
@@ -57,10 +67,10 @@ def user_trial(config: dict[str, Any]) -> dict[str, float]:
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    from nasattn.proxy import Fidelity, Recipe
+    from nasattn.proxy import Fidelity
 
     torch.set_num_threads(1)
-    fidelity, recipe = Fidelity(**config["fidelity"]), Recipe()
+    fidelity, recipe = Fidelity(**config["fidelity"]), usual_recipe()
     arrays = np.load(config["data"])
 
     class Images(Dataset):  # type: ignore[type-arg]
@@ -80,7 +90,13 @@ def user_trial(config: dict[str, Any]) -> dict[str, float]:
     workers = config["loader_workers"]
     train = DataLoader(Images("train"), recipe.batch_size, shuffle=True, num_workers=workers, drop_last=True)
     val = DataLoader(Images("val"), 100, num_workers=workers)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "muon":
+        from timm.optim import Muon
+
+        optimizer = Muon(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, nesterov=True)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=len(train) * fidelity.epochs, pct_start=recipe.warmup)
     spent = dict.fromkeys(("start", "data", "forward", "backward", "update", "validation"), 0.0)
     spent["start"] = time.perf_counter() - entered
@@ -158,9 +174,9 @@ class Listed:
     """A search that trains a list of placements and keeps what they come to."""
 
     def __init__(self, placements: tuple[str, ...], fidelity: Any) -> None:
-        from nasattn.proxy import ProxyJob, Recipe
+        from nasattn.proxy import ProxyJob
 
-        jobs = ((p, ProxyJob(HOST, p, fidelity, Recipe())) for p in placements)
+        jobs = ((p, ProxyJob(HOST, p, fidelity, usual_recipe())) for p in placements)
         self.left = [(p, {"job": job, "task": TASK, "identity": f"benchmark-{p}"}) for p, job in jobs]
         self.found: dict[str, dict[str, float]] = {}
 
@@ -269,7 +285,7 @@ def user_time(config: dict[str, Any]) -> dict[str, float]:
 
 def ours_time(config: dict[str, Any]) -> dict[str, float]:
     """One training of ours with its parts timed; starts and data are of the first trial of a worker, the others skip them."""
-    from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe
+    from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining
     from nasattn.tasks import TaskRequest, load_task
 
     torch.set_num_threads(1)
@@ -277,7 +293,7 @@ def ours_time(config: dict[str, Any]) -> dict[str, float]:
     begun = time.perf_counter()
     task = load_task(TASK, TaskRequest(fidelity.resolution, fidelity.samples, fidelity.val_samples))
     loaded = time.perf_counter() - begun
-    training = ProxyTraining(ProxyJob(HOST, config["placement"], fidelity, Recipe()), task)
+    training = ProxyTraining(ProxyJob(HOST, config["placement"], fidelity, usual_recipe()), task)
     spent = dict.fromkeys(("start", "data", "forward", "backward", "update", "validation"), 0.0)
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -303,12 +319,12 @@ def ours_time(config: dict[str, Any]) -> dict[str, float]:
 
 def _train(placement: str, **fidelity: Any) -> tuple[float, float]:
     """Accuracy and seconds of one training here."""
-    from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe
+    from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining
     from nasattn.tasks import TaskRequest, load_task
 
     chosen = Fidelity(**fidelity)
     task = load_task(TASK, TaskRequest(chosen.resolution, chosen.samples, chosen.val_samples))
-    training = ProxyTraining(ProxyJob(HOST, placement, chosen, Recipe()), task)
+    training = ProxyTraining(ProxyJob(HOST, placement, chosen, usual_recipe()), task)
     while not training.done:
         report = training.step()
     return report.accuracy, report.seconds
@@ -349,11 +365,11 @@ def print_peak() -> None:
     """What a worker does, in this process: Ray imported, one training after another."""
     import ray  # noqa: F401
 
-    from nasattn.proxy import Fidelity, ProxyJob, Recipe
+    from nasattn.proxy import Fidelity, ProxyJob
     from nasattn.search.worker import start_proxy
 
     for placement in ("fsla_c49,fsla_c49,none,none", "lka_k21_d3,lka_k21_d3,sb,ela_l", "none,none,none,none"):
-        training = start_proxy(ProxyJob(HOST, placement, Fidelity(), Recipe()), TASK, "benchmark")
+        training = start_proxy(ProxyJob(HOST, placement, Fidelity(), usual_recipe()), TASK, "benchmark")
         training.step()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
@@ -418,11 +434,11 @@ def _step_ms(training: Any, batch: tuple[torch.Tensor, ...], repeats: int = 25) 
 
 def _training(placement: str) -> tuple[Any, tuple[torch.Tensor, ...]]:
     """A training of the default fidelity and one batch of it."""
-    from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe
+    from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining
     from nasattn.tasks import TaskRequest, load_task
 
     task = load_task(TASK, TaskRequest(48, 320, 50))
-    training = ProxyTraining(ProxyJob(HOST, placement, Fidelity(samples=320, val_samples=50, epochs=10), Recipe()), task)
+    training = ProxyTraining(ProxyJob(HOST, placement, Fidelity(samples=320, val_samples=50, epochs=10), usual_recipe()), task)
     training.model.train()
     images, labels = next(training.train.batches(torch.arange(32), 32))
     return training, (images, labels, torch.zeros(32, 3, dtype=torch.int64))

@@ -11,6 +11,7 @@ from nasattn.errors import UsageError, did_you_mean
 
 LARGEST_SIDE = 10_000  # pixels
 LARGEST_COUNT = 1_000_000_000
+OPTIMIZERS = ("adamw", "muon")
 
 
 class _Settings:
@@ -80,7 +81,10 @@ class Fidelity(_Settings):
 
 @dataclass(frozen=True)
 class Recipe(_Settings):
-    """How a proxy is trained: AdamW with a one-cycle learning rate (arXiv 1711.05101, 1708.07120).
+    """How a proxy is trained: AdamW or Muon with a one-cycle learning rate (arXiv 1711.05101, 2502.16982, 1708.07120).
+
+    Muon, timm's, makes the update of each matrix of weights orthogonal and leaves all other parameters to AdamW; its updates
+    are as large as AdamW's, so that both take the same learning rates. A step costs more and learns more.
 
     With *pretrained* the proxy is the host itself, full size, with those weights, and attentions that start as identity; it
     is fine-tuned, and what counts is the difference to the plain host tuned in the same way.
@@ -88,7 +92,7 @@ class Recipe(_Settings):
     Attributes:
         batch_size: Images a step.
         lr: The peak of the learning rate.
-        weight_decay: AdamW's.
+        weight_decay: The optimiser's, decoupled from the gradient.
         warmup: Share of the steps in which the learning rate rises.
         label_smoothing: Of the cross entropy.
         flip: Mirror training images at random (for photographs; not for digits).
@@ -97,6 +101,7 @@ class Recipe(_Settings):
             timm downloads). Empty: the proxy is a reduced host that starts at random.
         backbone_lr: With *pretrained*, the peak of the learning rate of its layers; *lr* is that of the attentions and the head.
         frozen_bn: With *pretrained*, the share of the steps in which its BatchNorms keep their statistics.
+        optimizer: ``adamw`` or ``muon``.
     """
 
     batch_size: int = 32
@@ -109,6 +114,7 @@ class Recipe(_Settings):
     pretrained: str = ""
     backbone_lr: float = 0.0005
     frozen_bn: float = 0.5
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         _require_count("batch_size", self.batch_size)
@@ -121,6 +127,11 @@ class Recipe(_Settings):
         _require(isinstance(self.pretrained, str), "pretrained", self.pretrained, "a checkpoint file or a tag of timm, such as a1_in1k")
         _require_number("backbone_lr", self.backbone_lr, lambda v: v >= 0, ">= 0")
         _require_number("frozen_bn", self.frozen_bn, lambda v: 0 <= v <= 1, "0 <= frozen_bn <= 1")
+        _require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, " or ".join(OPTIMIZERS))
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two recipes the same: without the optimiser where it is AdamW, since releases that knew no other recorded none."""
+        return {k: v for k, v in self.to_dict().items() if (k, v) != ("optimizer", "adamw")}
 
 
 def _require_count(name: str, value: Any) -> None:

@@ -41,7 +41,7 @@ class TrainingStep:
         self.rates = [learning_rates(group["lr"], recipe.warmup, steps).to(self.device) for group in groups]
         groups = [{**group, "lr": torch.zeros((), device=self.device)} for group in groups]
         on_cuda = self.device.type == "cuda"
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True, capturable=on_cuda)
+        self.optimizer = _optimizer(groups, recipe, capturable=on_cuda)
         self.parts = 1
         self.graph: _Graph | None = None
         self.graph_failed = not on_cuda
@@ -112,6 +112,15 @@ class TrainingStep:
             total += loss.detach()
         self.optimizer.step()
         return total
+
+
+def _optimizer(groups: list[dict[str, Any]], recipe: Recipe, capturable: bool) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True, capturable=capturable)
+    from timm.optim.muon import Muon
+
+    muon: torch.optim.Optimizer = Muon(groups, weight_decay=recipe.weight_decay, nesterov=True, capturable=capturable)
+    return muon
 
 
 class _Graph:

@@ -140,7 +140,7 @@ class StudyConfig:
             "space": self.space.to_dict(),
             "task": self.task,
             "fidelity": self.fidelity.to_dict(),
-            "recipe": self.recipe.to_dict(),
+            "recipe": self.recipe.identity(),
             "device": self.device,
             "deployment": self.deployment.to_dict(),
             "seed": self.seed,
@@ -238,7 +238,9 @@ def check_same(stored: dict[str, Any], config: StudyConfig) -> None:
     """Refuse to continue a study under another configuration. Raises StudyError with the differences."""
     if "deployment" not in stored:  # by a release that knew only the batch
         stored = {**stored, "deployment": Deployment(device=config.device, batch=stored.get("batch", 1)).to_dict()}
-    differences = sorted(_differences("", {k: stored.get(k) for k in config.identity()}, config.identity()))
+    whole = {**config.identity(), "recipe": config.recipe.to_dict()}
+    stored = {**stored, "recipe": Recipe.from_dict(stored["recipe"]).to_dict()}
+    differences = sorted(_differences("", {k: stored.get(k) for k in whole}, whole))
     if differences:
         raise StudyError(
             f"study {config.name!r} was begun with another configuration ({'; '.join(differences[:5])}): "

@@ -15,6 +15,7 @@ import torch
 
 from nasattn.errors import UsageError
 from nasattn.proxy import CheckpointedTraining, Checkpoints, Fidelity, ProxyJob, ProxyTraining, Recipe, TrainingReport
+from nasattn.proxy.fidelity import OPTIMIZERS
 from nasattn.tasks import Split, Task, TaskRequest, load_task
 
 JOB = ProxyJob(
@@ -50,16 +51,18 @@ def figures(reports: list[TrainingReport]) -> list[tuple[float, float, float, in
     return [(r.epoch, r.loss, r.accuracy, r.rung) for r in reports]
 
 
-def test_from_every_report_it_goes_on_to_the_same_result(digits: Task, checkpoints: Checkpoints) -> None:
-    whole = figures(finish(ProxyTraining(JOB, digits)))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_from_every_report_it_goes_on_to_the_same_result(digits: Task, checkpoints: Checkpoints, optimizer: str) -> None:
+    job = replace(JOB, recipe=JOB.recipe.changed(optimizer=optimizer))
+    whole = figures(finish(ProxyTraining(job, digits)))
     assert len(whole) == 5  # the rungs at 1/4 and 1/2, and three epochs
     for stop in range(1, len(whole)):
-        interrupted = begin(digits, checkpoints)
+        interrupted = begin(digits, checkpoints, job)
         for _ in range(stop):
             interrupted.step()
         del interrupted
         torch.manual_seed(123)  # whatever happened in between
-        again = begin(digits, checkpoints)
+        again = begin(digits, checkpoints, job)
         assert again.training.seconds > 0
         assert figures(finish(again)) == whole[stop:]
         checkpoints.remove("identity")

@@ -25,6 +25,13 @@ def test_digits_are_not_mirrored_and_photographs_are() -> None:
     assert all(default_settings(t, "cpu")[1].flip for t in ("torch/cifar100", "a/folder"))
 
 
+def test_small_networks_learn_relations_by_muon_and_large_ones_by_adamw() -> None:
+    for task in ("cued_digits", "pathfinder/6"):
+        assert default_settings(task, "cpu")[1].optimizer == "muon"
+        assert {default_settings(task, *large)[1].optimizer for large in (("cuda",), ("cpu", True), ("cuda", True))} == {"adamw"}
+    assert default_settings("a/folder", "cpu")[1].optimizer == "adamw"
+
+
 def test_what_is_given_stands_above_the_defaults() -> None:
     config = make_config({"space": "resnet18_stages", "task": "digits", "fidelity": {"epochs": 9, "samples": None}})
     usual = default_settings("digits", "cpu")[0]
@@ -38,6 +45,12 @@ def test_pretrained_weights_need_the_whole_host(tmp_path: Path) -> None:
     assert config.fidelity.width == 1 and config.recipe.pretrained == str(weights)
     with pytest.raises(UsageError, match=r"fidelity: width must be 1 with pretrained weights, got 0\.5"):
         make_config({"space": "resnet18_stages", "recipe": {"pretrained": "a1_in1k"}, "fidelity": {"width": 0.5}})
+
+
+def test_a_recipe_file_with_adamw_keeps_it_where_muon_is_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    write_recipe_file(file, Fidelity(), Recipe(), {}, "how")
+    assert make_config({"space": "resnet18_stages", "recipe": str(file)}).recipe == Recipe()
 
 
 def test_a_recipe_file_goes_round(tmp_path: Path) -> None:

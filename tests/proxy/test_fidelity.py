@@ -76,6 +76,8 @@ def test_a_wrong_fidelity(values: dict[Any, Any], allowed: str) -> None:
         ({"warmup": 1}, "warmup must be 0 < warmup < 1, got 1"),
         ({"label_smoothing": 1}, "label_smoothing must be 0 <= label_smoothing < 1, got 1"),
         ({"flip": "no"}, "flip must be true or false, got 'no'"),
+        ({"optimizer": "sgd"}, "optimizer must be adamw or muon, got 'sgd'"),
+        ({"optimizer": ["muon"]}, "optimizer must be adamw or muon, got ['muon']"),
         ({"learning_rate": 0.1}, "unknown key 'learning_rate'; "),
     ],
 )

@@ -21,6 +21,7 @@ from nasattn.search.planning import alike_in_proxy
 from nasattn.search.samplers import SAMPLERS, make_sampler
 from nasattn.search.study import StudyConfig, check_same, make_config, parse_duration, read_study_file
 from nasattn.space import load_space
+from nasattn.store import StudyRecord
 
 SPACE = load_space("resnet18_stages")
 PLACEMENT = "none,sge_g16,none,none"
@@ -72,7 +73,9 @@ def test_a_configuration_from_keys() -> None:
 
 def test_none_stands_for_the_default() -> None:
     settings = dict.fromkeys(("study", "task", "trials", "time_budget", "sampler", "max_latency", "device", "workers", "seed", "fidelity"))
-    assert make_config({"space": "resnet18_stages", **settings}) == StudyConfig(SPACE, stretch=True)
+    assert make_config({"space": "resnet18_stages", **settings}) == StudyConfig(
+        SPACE, recipe=default_settings("cued_digits", "cpu")[1], stretch=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,6 +135,17 @@ def test_what_a_training_depends_on(key: str) -> None:
     changed = replace(config, **{key: CHANGES[key]})
     same = changed.evaluation_identity(PLACEMENT) == config.evaluation_identity(PLACEMENT)
     assert same == (key not in ("space", "task", "fidelity", "recipe", "seed"))
+
+
+def test_a_recipe_of_a_release_without_optimisers_is_that_with_adamw() -> None:
+    """Its trainings are reused and its studies continued; one that has Muon by default now says what differs."""
+    config = StudyConfig(SPACE, name="one")
+    older = stored(config)
+    assert "optimizer" not in older["recipe"]
+    assert StudyConfig.from_stored(StudyRecord("one", older, {}, 0)).evaluation_identity(PLACEMENT) == config.evaluation_identity(PLACEMENT)
+    check_same(older, config)
+    with pytest.raises(StudyError, match=r"\(recipe\.optimizer: 'adamw' -> 'muon'\)"):
+        check_same(older, replace(config, recipe=Recipe(optimizer="muon")))
 
 
 def test_identities_are_short_and_differ_by_placement_but_not_by_space() -> None:
