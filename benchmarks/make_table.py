@@ -72,7 +72,7 @@ def train(job: ProxyJob, task: str) -> Row:
         if report.rung is not None:
             accuracy.append(round(report.accuracy, 6) if math.isfinite(report.accuracy) else 0.0)  # diverged
             fractions.append(round(training.done_steps / training.steps, 4))
-    return {"placement": job.placement, "seed": job.seed, "rungs": fractions, "accuracy": accuracy}
+    return {"placement": job.placement, "seed": job.seed, "rungs": fractions, "accuracy": accuracy, "seconds": round(training.seconds, 2)}
 
 
 @lru_cache(maxsize=1)

@@ -50,7 +50,7 @@ class SearchView:
         self.failed = 0
         self.trained: set[int] = set()
         self.done = self.total = 0
-        self.started = time.monotonic()
+        self.first_start: float | None = None  # of a trial
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}")
         )
@@ -74,6 +74,7 @@ class SearchView:
             case SearchNoted():
                 self._print(event.text)
             case TrialStarted():
+                self.first_start = time.monotonic() if self.first_start is None else self.first_start
                 self.running[event.trial] = (event, None)
             case TrialPaused():
                 self.running.pop(event.trial, None)
@@ -94,7 +95,6 @@ class SearchView:
 
     def _on_start(self, event: SearchStarted) -> None:
         self.total, self.done = event.trials, event.finished
-        self.started = time.monotonic()
         self.bar.update(self.task, total=event.trials, completed=event.finished)
         known = f", {event.finished} of them known" if event.finished else ""
         workers = f"{event.workers} workers" if event.workers else "as many workers as the cluster has room for"
@@ -130,11 +130,12 @@ class SearchView:
         self.bar.update(self.task, completed=self.done + len(self.paused), left=self._time_left())
 
     def _time_left(self) -> str:
-        """By what this run took for each trial that it trained, its start included; trials known from before take no time."""
-        left = self.total - self.done - len(self.paused)
-        if not self.trained or left <= 0:
+        """By what trials took that this run trained; one in training counts as half. Trials known from before take no time."""
+        half = len(self.running) / 2
+        left = self.total - self.done - len(self.paused) - half
+        if not self.trained or self.first_start is None or left <= 0:
             return ""
-        seconds = (time.monotonic() - self.started) / len(self.trained) * left
+        seconds = (time.monotonic() - self.first_start) / (len(self.trained) + half) * left
         return f"about {math.ceil(seconds / 60)} min left"
 
     def _render(self) -> RenderableType:

@@ -69,6 +69,21 @@ def test_a_live_view_in_a_terminal() -> None:
     assert "3/4" in text
 
 
+def test_the_time_left_counts_from_the_first_training_and_what_is_in_training_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 trials by two workers, 30 s each, after 60 s of starting and measuring: 22.5 trials are left, at 20 s each."""
+    now = 0.0
+    monkeypatch.setattr("nasattn.report.progress.time.monotonic", lambda: now)
+    console = Console(file=io.StringIO(), width=100)
+    view = SearchView(console)
+    view(replace(STARTED, trials=24, finished=0))
+    now = 60.0
+    view(TrialStarted(1, SGE, 1.1))
+    view(TrialStarted(3, GC, 1.4))
+    now = 90.0
+    view(TrialFinished(trial(1, SGE)))
+    assert console.file.getvalue().splitlines()[-1].endswith("; about 8 min left")  # type: ignore[attr-defined]
+
+
 def test_the_view_ends_with_the_search_when_that_fails() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with pytest.raises(KeyboardInterrupt), SearchView(console) as view:
