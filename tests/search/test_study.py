@@ -73,9 +73,8 @@ def test_a_configuration_from_keys() -> None:
 
 def test_none_stands_for_the_default() -> None:
     settings = dict.fromkeys(("study", "task", "trials", "time_budget", "sampler", "max_latency", "device", "workers", "seed", "fidelity"))
-    assert make_config({"space": "resnet18_stages", **settings}) == StudyConfig(
-        SPACE, recipe=default_settings("cued_digits", "cpu")[1], stretch=True
-    )
+    fidelity, recipe = default_settings("cued_digits", "cpu")
+    assert make_config({"space": "resnet18_stages", **settings}) == StudyConfig(SPACE, fidelity=fidelity, recipe=recipe, stretch=True)
 
 
 @pytest.mark.parametrize(
