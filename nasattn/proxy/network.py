@@ -14,6 +14,8 @@ from nasattn.hosts import Host, get_host
 from nasattn.hosts.block import PlacedBlock
 from nasattn.proxy.fidelity import Fidelity, Recipe
 
+CHANNEL_BLOCK = 16  # channels that oneDNN takes at once
+
 
 @dataclass(frozen=True)
 class ProxyJob:
@@ -56,7 +58,7 @@ def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module
         model = _pretrained(host, job.recipe.pretrained, num_classes, in_chans)
         host.family.place(model, placement, identity_start=True, seed=job.seed)
         return model
-    return host.build_proxy(
+    proxy = host.build_proxy(
         placement,
         width=fidelity.width,
         blocks=fidelity.blocks,
@@ -65,6 +67,27 @@ def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module
         in_chans=in_chans,
         seed=job.seed,
     )
+    if job.device == "cpu":
+        _stride_by_slices(proxy)
+    return proxy
+
+
+def _stride_by_slices(model: nn.Module) -> None:
+    """Let narrow 1x1 convolutions take every second pixel by a slice instead of a stride, which computes the same.
+
+    oneDNN's gradient of the weights of a strided one writes past its workspace where channels are last and fewer than one of its blocks,
+    and the process dies (uxlfoundation/oneDNN issue 6035, in torch 2.15).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and _outruns_workspace(module):
+            down, right = module.stride
+            module.stride = (1, 1)
+            module.register_forward_pre_hook(lambda _, x, down=down, right=right: x[0][..., ::down, ::right])
+
+
+def _outruns_workspace(conv: nn.Conv2d) -> bool:
+    pointwise = conv.kernel_size == (1, 1) and conv.padding == (0, 0)
+    return pointwise and conv.stride != (1, 1) and conv.in_channels < CHANNEL_BLOCK
 
 
 def _pretrained(host: Host, source: str, num_classes: int, in_chans: int) -> nn.Module:

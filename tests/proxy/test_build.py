@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -85,3 +86,26 @@ def test_the_plain_host_itself_starts_as_timm_does() -> None:
     """Only proxies are revived: the real host keeps timm's zero-initialised last BatchNorm."""
     model = get_host("nasattn_resnet18").build("none")
     assert all((m.bn2.weight == 0).all() for m in model.modules() if isinstance(m, nn.Module) and hasattr(m, "zero_init_last"))
+
+
+def test_narrow_strided_pointwise_convolutions_are_slices_and_compute_the_same() -> None:
+    """oneDNN's gradient of a strided 1x1 convolution of fewer than 16 channels kills the process where channels are last."""
+    proxy = job("nasattn_regnety_002", "none,none,none,none")
+    host, sliced = get_host(proxy.host), build_proxy(proxy, 10)
+    settings: dict[str, Any] = {"width": 0.125, "blocks": 1, "stem_stride": 2, "num_classes": 10, "in_chans": 3, "seed": 0}
+    strided = host.build_proxy(host.placement(proxy.placement), **settings)
+    strided.load_state_dict(sliced.state_dict())
+    narrow = [
+        m for m in strided.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride == (2, 2) and m.in_channels < 16
+    ]
+    assert narrow
+    assert all(m.stride == (1, 1) or m.in_channels >= 16 for m in sliced.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1))
+    images = torch.randn(4, 3, 47, 48)
+    torch.testing.assert_close(sliced(images), strided(images))
+    (sliced(images).square().sum()).backward()
+    (strided(images).square().sum()).backward()
+    for own, whole in zip(sliced.parameters(), strided.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, whole.grad, rtol=1e-3, atol=1e-4)
+    out = sliced.to(memory_format=torch.channels_last)(torch.randn(32, 3, 48, 48).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    out.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in sliced.parameters())
