@@ -240,7 +240,9 @@ def check_same(stored: dict[str, Any], config: StudyConfig) -> None:
         stored = {**stored, "deployment": Deployment(device=config.device, batch=stored.get("batch", 1)).to_dict()}
     whole = {**config.identity(), "recipe": config.recipe.to_dict()}
     stored = {**stored, "recipe": Recipe.from_dict(stored["recipe"]).to_dict()}
-    differences = sorted(_differences("", {k: stored.get(k) for k in whole}, whole))
+    differences = sorted(
+        _differences("", {k: stored.get(k) for k in whole}, whole), key=lambda line: (line.partition(":")[0].count("."), line)
+    )
     if differences:
         raise StudyError(
             f"study {config.name!r} was begun with another configuration ({'; '.join(differences[:5])}): "

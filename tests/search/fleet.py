@@ -49,7 +49,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def configure(space_file: str, **settings: Any) -> StudyConfig:
-    fidelity = {"samples": 64, "val_samples": 32, "resolution": 24, "epochs": 4, "width": 0.5}
+    fidelity = {"samples": 64, "val_samples": 32, "resolution": 24, "epochs": 4, "width": 0.5, "rungs": 3}
     return make_config(
         {
             "space": space_file,

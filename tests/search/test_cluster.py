@@ -49,7 +49,7 @@ def two_nodes() -> Iterator[Any]:
 
 
 def configure(space_file: str, **settings: Any) -> StudyConfig:
-    fidelity = {"samples": 64, "val_samples": 32, "resolution": 24, "epochs": 4}
+    fidelity = {"samples": 64, "val_samples": 32, "resolution": 24, "epochs": 4, "rungs": 3}
     return make_config(
         {"space": space_file, "study": "s", "sampler": "random", "trials": 8, "certify": 0, "fidelity": fidelity, **settings}
     )
