@@ -81,11 +81,16 @@ def _load(name: str, request: TaskRequest) -> Task:
     return load_task(name, request)
 
 
+def trainers(workers: int) -> ProcessPoolExecutor:
+    """So many processes that :func:`train`, set up as the workers of a search are."""
+    os.environ["GLIBC_TUNABLES"] = RAY_ENVIRONMENT["GLIBC_TUNABLES"]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    return ProcessPoolExecutor(workers, get_context("spawn"))
+
+
 def train_all(jobs: list[ProxyJob], task: str, workers: int, work: Path) -> Iterator[Row]:
     """Train *jobs* in *workers* processes, appending each to the partial table as it ends."""
-    os.environ["GLIBC_TUNABLES"] = RAY_ENVIRONMENT["GLIBC_TUNABLES"]  # as the workers of a search have it
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool, work.open("a", encoding="utf-8") as file:
+    with trainers(workers) as pool, work.open("a", encoding="utf-8") as file:
         waiting = [pool.submit(train, job, task) for job in jobs]
         try:
             for future in as_completed(waiting):

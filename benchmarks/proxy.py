@@ -437,11 +437,13 @@ def _training(placement: str) -> tuple[Any, tuple[torch.Tensor, ...]]:
     from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining
     from nasattn.tasks import TaskRequest, load_task
 
-    task = load_task(TASK, TaskRequest(48, 320, 50))
-    training = ProxyTraining(ProxyJob(HOST, placement, Fidelity(samples=320, val_samples=50, epochs=10), usual_recipe()), task)
+    recipe = usual_recipe()
+    size, samples = recipe.batch_size, 10 * recipe.batch_size
+    task = load_task(TASK, TaskRequest(48, samples, 50))
+    training = ProxyTraining(ProxyJob(HOST, placement, Fidelity(samples=samples, val_samples=50, epochs=10), recipe), task)
     training.model.train()
-    images, labels = next(training.train.batches(torch.arange(32), 32))
-    return training, (images, labels, torch.zeros(32, 3, dtype=torch.int64))
+    images, labels = next(training.train.batches(torch.arange(size), size))
+    return training, (images, labels, torch.zeros(size, 3, dtype=torch.int64))
 
 
 def threads() -> dict[str, Any]:

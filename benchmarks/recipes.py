@@ -15,21 +15,18 @@ import os
 import random
 import statistics
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations, product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from make_table import train  # noqa: E402
+from make_table import train, trainers  # noqa: E402
 from table import TABLES, Table  # noqa: E402
 
 from nasattn.proxy import Fidelity, ProxyJob, Recipe  # noqa: E402
 from nasattn.proxy.defaults import default_settings  # noqa: E402
-from nasattn.search.cluster import RAY_ENVIRONMENT  # noqa: E402
 
 TASK = "cued_digits"
 RECIPES = {"adamw": Recipe(), "muon": default_settings(TASK, "cpu")[1]}
@@ -55,16 +52,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     args = parser.parse_args()
+    if args.seeds < 2:
+        parser.error(f"--seeds must be at least 2, got {args.seeds}: luck is what seeds differ by")
     table = Table.read(TABLES / "cued_digits_resnet50.json")
     placements = random.Random(0).sample(sorted(table.entries), args.placements)
-    os.environ["GLIBC_TUNABLES"] = RAY_ENVIRONMENT["GLIBC_TUNABLES"]  # as the workers of a search have it
-    os.environ["OMP_NUM_THREADS"] = "1"
     jobs = [
         (name, ProxyJob(table.space.host, placement, Fidelity(), recipe, seed))
         for placement, seed, (name, recipe) in product(placements, range(args.seeds), RECIPES.items())
     ]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in RECIPES}
-    with ProcessPoolExecutor(args.workers, get_context("spawn")) as pool:
+    with trainers(args.workers) as pool:
         for (name, _), row in zip(jobs, pool.map(train, [job for _, job in jobs], [TASK] * len(jobs)), strict=True):
             rows[name].append(row)
             rungs = " ".join(f"{a:.3f}" for a in row["accuracy"])

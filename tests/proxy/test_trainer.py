@@ -59,7 +59,7 @@ def test_the_same_job_gives_the_same_figures_to_the_last_digit(digits: Task, opt
 
 
 def test_muon_makes_matrices_orthogonal(digits: Task) -> None:
-    """A convolution's update has singular values of about one size and AdamW's root mean square; biases and norms take AdamW's."""
+    """A convolution's update has singular values of about one size and AdamW's root mean square."""
     recipe = Recipe(optimizer="muon", lr=1.0, weight_decay=0.0)
     training = ProxyTraining(ProxyJob("nasattn_resnet18", "none,none,none,none", SMALL, recipe), digits)
     weight = training.model.get_parameter("layer2.0.conv1.weight")
