@@ -259,7 +259,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_a_recipe_given_to_run_takes_the_place_of_the_files_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[dict[str, Any]] = []
-    monkeypatch.setattr("nasattn.cli._search", lambda settings, *rest: taken.append(settings))
+    monkeypatch.setattr("nasattn.cli_search._search", lambda settings, *rest: taken.append(settings))
     (tmp_path / "study.yaml").write_text("space: resnet18_stages\ntask: digits\nfidelity: {epochs: 9}\n")
     assert _run(["run", str(tmp_path / "study.yaml")]) == 0
     assert _run(["run", str(tmp_path / "study.yaml"), "--recipe", "other.yaml"]) == 0
