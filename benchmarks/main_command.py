@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from nasattn import open_study
+
 ROOT = Path(__file__).resolve().parent.parent
 CEILING, RELATED = 0.55, 0.80  # accuracies: at most that of a network that cannot relate the digits, at least that of one that does
 MINUTES = 8.0
@@ -47,19 +49,19 @@ def search(seed: int) -> dict[str, Any]:
         folder, began = Path(place), time.monotonic()
         ended = json.loads(nasattn(folder, "search", "--space", "resnet50_stages", "--seed", str(seed), "--json"))
         minutes = (time.monotonic() - began) / 60
-        front = json.loads(nasattn(folder, "front", ended["study"], "--format", "json"))
-    best = max(front, key=lambda member: member["accuracy"])
-    plain = next(member for member in front if set(member["placement"].split(",")) == {"none"})
-    related = [m for m in front if m["tier"] == "certified" and m["accuracy"] >= RELATED]
+        points = open_study(ended["study"], f"sqlite:///{folder}/nasattn.db").placements()
+    front = [point for point in points if point.on_front]
+    best = max(front, key=lambda member: member.accuracy)
+    plain = next(p for p in points if set(p.placement.split(",")) == {"none"})  # not on the front where another was measured faster
     return {
         "seed": seed,
         "minutes": round(minutes, 2),
-        "plain": round(plain["accuracy"], 3),
-        "best": best["placement"],
-        "tier": best["tier"],
-        "accuracy": round(best["accuracy"], 3),
-        "latency_ratio": round(best["latency_ratio"], 3),
-        "found": bool(related) and plain["accuracy"] <= CEILING,
+        "plain": round(plain.accuracy, 3),
+        "best": best.placement,
+        "tier": best.tier,
+        "accuracy": round(best.accuracy, 3),
+        "latency_ratio": round(best.latency_ratio, 3),
+        "found": plain.accuracy <= CEILING and any(m.tier == "certified" and m.accuracy >= RELATED for m in front),
     }
 
 
