@@ -305,10 +305,11 @@ def ours_time(config: dict[str, Any]) -> dict[str, float]:
 
         return call
 
-    forward, backward, update = training.model.forward, torch.Tensor.backward, training.step_once.optimizer.step
+    forward, backward = training.model.forward, torch.Tensor.backward
     training.model.forward = lambda x: timed("forward", forward)(x) if training.model.training else forward(x)  # type: ignore[method-assign]
     torch.Tensor.backward = timed("backward", backward)  # type: ignore[method-assign, assignment]
-    training.step_once.optimizer.step = timed("update", update)  # type: ignore[method-assign]
+    for optimizer in training.step_once.optimizers:
+        optimizer.step = timed("update", optimizer.step)  # type: ignore[method-assign]
     training._accuracy = timed("validation", training._accuracy)  # type: ignore[method-assign]
     while not training.done:
         report = training.step()

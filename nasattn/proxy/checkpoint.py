@@ -22,6 +22,7 @@ from nasattn.proxy.trainer import ProxyTraining, TrainingReport
 
 ENVIRONMENT = "NASATTN_CHECKPOINTS"
 KEPT_DAYS = 7  # of a checkpoint that nobody asked for again
+STEPS = 2  # how steps are made; who makes them otherwise comes to another result, and begins anew
 
 
 class Checkpoints:
@@ -101,7 +102,7 @@ class CheckpointedTraining:
 
     def __init__(self, training: ProxyTraining, identity: str, checkpoints: Checkpoints) -> None:
         self.training, self.identity, self.checkpoints = training, identity, checkpoints
-        self.circumstances = {"job": repr(training.job), "data": _fingerprint(training), "torch": str(torch.__version__)}
+        self.circumstances = {"job": repr(training.job), "data": _fingerprint(training), "torch": str(torch.__version__), "steps": STEPS}
         self.reports: list[dict[str, Any]] = []  # since the beginning
         self._known: list[TrainingReport] = []  # of an ended training, that are to be given
         state = checkpoints.load(identity)

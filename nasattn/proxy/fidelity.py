@@ -83,8 +83,8 @@ class Fidelity(_Settings):
 class Recipe(_Settings):
     """How a proxy is trained: AdamW or Muon with a one-cycle learning rate (arXiv 1711.05101, 2502.16982, 1708.07120).
 
-    Muon, timm's, makes the update of each matrix of weights orthogonal and leaves all other parameters to AdamW; its updates
-    are as large as AdamW's, so that both take the same learning rates. A step costs more and learns more.
+    Muon (:mod:`nasattn.proxy.muon`) makes the update of each matrix of weights orthogonal and leaves all other parameters to AdamW;
+    its updates are as large as AdamW's, so that both take the same learning rates. A step costs more and learns more.
 
     With *pretrained* the proxy is the host itself, full size, with those weights, and attentions that start as identity; it
     is fine-tuned, and what counts is the difference to the plain host tuned in the same way.

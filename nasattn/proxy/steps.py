@@ -6,6 +6,7 @@ graph they are started at once. Nothing in a step waits for the device.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from nasattn.proxy.augment import augment
 from nasattn.proxy.fidelity import Recipe
+from nasattn.proxy.muon import Muon, is_matrix
 from nasattn.proxy.network import parameter_groups
 
 WARM_UP = 3  # steps before a graph is captured, in which libraries choose their kernels and the optimiser makes its state
@@ -39,9 +41,8 @@ class TrainingStep:
         self.device = scale[0].device
         groups = parameter_groups(model, recipe)
         self.rates = [learning_rates(group["lr"], recipe.warmup, steps).to(self.device) for group in groups]
-        groups = [{**group, "lr": torch.zeros((), device=self.device)} for group in groups]
         on_cuda = self.device.type == "cuda"
-        self.optimizer = _optimizer(groups, recipe, capturable=on_cuda)
+        self.optimizers = _optimizers(groups, recipe, self.device)
         self.parts = 1
         self.graph: _Graph | None = None
         self.graph_failed = not on_cuda
@@ -55,8 +56,9 @@ class TrainingStep:
 
     def __call__(self, number: int, images: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
         """Do step *number* on uint8 images ``(B, C, H, W)``, labels ``(B,)`` and draws ``(B, 3)``. Returns the mean loss, on the device."""
-        for group, rates in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"].copy_(rates[number])
+        for optimizer in self.optimizers:
+            for group, rates in zip(optimizer.param_groups, self.rates, strict=True):
+                group["lr"].copy_(rates[number])
         while True:
             try:
                 return self._step(images, labels, draws)
@@ -65,17 +67,18 @@ class TrainingStep:
                     raise
                 self.parts = min(2 * self.parts, len(labels))
                 self.forget_graph()
-                self.optimizer.zero_grad()
+                self.model.zero_grad()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def state(self) -> dict[str, Any]:
-        """The optimiser's state and the parts of the batch."""
-        return {"optimizer": self.optimizer.state_dict(), "parts": self.parts}
+        """The optimisers' states and the parts of the batch."""
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], "parts": self.parts}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(its)
         self.parts = state["parts"]
 
     def forget_graph(self) -> None:
@@ -101,7 +104,7 @@ class TrainingStep:
 
     def _compute(self, images: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
         """Forward, backward and update; returns the mean loss of the batch."""
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         size = -(-len(labels) // self.parts)
         total = torch.zeros((), device=self.device)
         for part, label, draw in zip(images.split(size), labels.split(size), draws.split(size), strict=True):
@@ -110,17 +113,22 @@ class TrainingStep:
                 loss = F.cross_entropy(logits, label, label_smoothing=self.recipe.label_smoothing) * (len(label) / len(labels))
             loss.backward()
             total += loss.detach()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return total
 
 
-def _optimizer(groups: list[dict[str, Any]], recipe: Recipe, capturable: bool) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True, capturable=capturable)
-    from timm.optim.muon import Muon
+def _optimizers(groups: list[dict[str, Any]], recipe: Recipe, device: torch.device) -> list[torch.optim.Optimizer]:
+    """Each with all groups, of which it takes the parameters that are its own."""
 
-    muon: torch.optim.Optimizer = Muon(groups, weight_decay=recipe.weight_decay, nesterov=True, capturable=capturable)
-    return muon
+    def own(takes: Callable[[Tensor], bool]) -> list[dict[str, Any]]:
+        return [{**g, "params": [p for p in g["params"] if takes(p)], "lr": torch.zeros((), device=device)} for g in groups]
+
+    settings: dict[str, Any] = {"weight_decay": recipe.weight_decay, "fused": True, "capturable": device.type == "cuda"}
+    if recipe.optimizer == "adamw":
+        return [torch.optim.AdamW(own(lambda p: True), **settings)]
+    rest = torch.optim.AdamW(own(lambda p: not is_matrix(p)), betas=(0.9, 0.95), eps=1e-7, **settings)  # as timm's Muon has it
+    return [Muon(own(is_matrix), recipe.weight_decay), rest]
 
 
 class _Graph:
@@ -128,7 +136,7 @@ class _Graph:
 
     def __init__(self, step: TrainingStep, images: Tensor, labels: Tensor, draws: Tensor) -> None:
         self.inputs = [t.clone() for t in (images, labels, draws)]
-        step.optimizer.zero_grad()  # backward then allocates the gradients in the graph's own memory
+        step.model.zero_grad()  # backward then allocates the gradients in the graph's own memory
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.loss = step._compute(*self.inputs)

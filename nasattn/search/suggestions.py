@@ -139,7 +139,7 @@ class Suggestions:
         self.ledger.check()
         misses = 0
         while not self.searched:
-            trial = self._ask() if misses < REPEATS else self._ask_unseen(misses)
+            trial = self._ask() if misses < REPEATS or self.only_queued else self._ask_unseen(misses)
             if trial is None:  # every placement of the space is evaluated, running or above a limit
                 if self.running:
                     return None

@@ -6,6 +6,7 @@ proxy report, and its tau with their long runs is what counts.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -167,10 +168,12 @@ class _Suggestions:
 
     def __init__(self, config: StudyConfig, limit: float, tried: list[Candidate]) -> None:
         self.config, self.limit, self.tried = config, limit, tried
+        self.plain: dict[Fidelity, float] = {}  # seconds that the plain host was estimated to take
         self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=4))
 
     def __iter__(self) -> Iterator[Fidelity]:
         seen = {self.config.fidelity}
+        self.plain[self.config.fidelity] = estimated_seconds(self.config)
         yield self.config.fidelity
         for _ in range(TRIES):
             trial = self.study.ask()
@@ -196,13 +199,15 @@ class _Suggestions:
         )
 
     def _fits(self, fidelity: Fidelity) -> bool:
-        """Whether the plain host can be trained within the limit, and the whole space be built; attentions are timed by their trainings."""
+        """Whether the whole space can be built, and trained within the limit: a few steps of the plain host, times what placements took above them."""
         candidate = replace(self.config, fidelity=fidelity)
         try:
             check_buildable(candidate)
-            return estimated_seconds(candidate) <= self.limit
+            self.plain[fidelity] = estimated_seconds(candidate)
         except NasattnError:  # such as a resolution too small for the task
             return False
+        above = [c.seconds / self.plain[c.fidelity] for c in self.tried if math.isfinite(c.seconds)]
+        return self.plain[fidelity] * (statistics.median(above) if above else 1.0) <= self.limit
 
 
 def estimated_seconds(config: StudyConfig) -> float:

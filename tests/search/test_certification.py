@@ -25,7 +25,7 @@ def choose(trials: list[EvaluationRecord], begun: dict[str, set[int]] | None = N
     return next_retraining(appraise(trials), {p: s | (begun or {}).get(p, set()) for p, s in own.items()}, seed=0)
 
 
-def test_members_without_a_second_seed_come_first_the_least_certain_before_the_others() -> None:
+def test_members_without_a_second_seed_come_first() -> None:
     trials = [trial(0, PLAIN, 0.5, 1.0), trial(1, "sb,none,none,none", 0.9, 1.2), trial(2, "se,none,none,none", 0.905, 1.3)]
     first = choose(trials)
     assert first == ("se,none,none,none", 1)
@@ -43,6 +43,15 @@ def test_the_most_accurate_member_comes_first() -> None:
     trials.append(trial(4, "gc,none,none,none", 0.9, 1.3, seed=1))
     again = choose(trials)
     assert again is not None and again[0] != "gc,none,none,none"
+
+
+def test_then_the_member_that_claims_most_though_others_are_in_greater_doubt() -> None:
+    """Whether the plain host or one a little slower is on the front says little; who adds forty points says much."""
+    trials = [trial(0, PLAIN, 0.5, 1.0), trial(1, "se,none,none,none", 0.502, 1.004), trial(2, "sb,none,none,none", 0.93, 1.05)]
+    trials += [trial(3 + seed, "gc,none,none,none", 0.95, 1.3, seed) for seed in (0, 1)]
+    doubt = {m.placement: m.p_member * (1 - m.p_member) for m in appraise(trials)}
+    assert doubt["sb,none,none,none"] < min(doubt[PLAIN], doubt["se,none,none,none"])
+    assert choose(trials) == ("sb,none,none,none", 1)
 
 
 def test_what_is_running_counts() -> None:

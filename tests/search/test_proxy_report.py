@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nasattn.attention import Placement
 from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.proxy import TrainingReport
 from nasattn.proxy.recipe_file import read_recipe_file
 from nasattn.search.driver import run_search
-from nasattn.search.proxy_report import run_proxy_report, stored_proxy_report
-from nasattn.search.study import make_config
+from nasattn.search.proxy_report import evaluate, run_proxy_report, stored_proxy_report
+from nasattn.search.study import StudyConfig, make_config
 from nasattn.search.tune_proxy import tune_proxy
 from nasattn.store import Store
 from tests.search.workers import Scripted, start_truthful
@@ -35,7 +37,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> tupl
     folder = tmp_path_factory.mktemp("report")
     (folder / "small.yaml").write_text(SPACE)
     url = f"sqlite:///{folder / 'studies.db'}"
-    settings: dict[str, Any] = {"fidelity": TINY, "deployment": {"resolution": 64}, "latency_seconds": 0.2, "trials": 10}
+    settings: dict[str, Any] = {"fidelity": TINY, "deployment": {"resolution": 64}, "latency_seconds": 0.2, "trials": 10, "certify": 0}
     config = make_config({"space": str(folder / "small.yaml"), "study": "s", "sampler": "random", **settings})
     run_search(config, url, start=start_truthful)
     return Store(url), url
@@ -87,6 +89,17 @@ def test_a_placement_that_fails_is_left_out_and_counted(studied: tuple[Store, st
     lost = sum(p.placement.startswith("eca") for p in report.agreement.points)
     assert lost > 0 and found.agreement.dropped == lost
     studied[0].save_report("s", "proxy", report.to_dict())  # the newest is shown
+
+
+def test_what_is_known_of_the_placements_asked_for_is_told_and_nothing_else_trained(studied: tuple[Store, str]) -> None:
+    store, _ = studied
+    known = {t.placement: t.accuracy for t in store.evaluations("s")}
+    assert len(known) == 10  # more repeats in a row than make a search draw another placement
+    config = replace(StudyConfig.from_stored(store.study("s")), name="again")
+    evaluate(store, config, [Placement.parse(p) for p in known], None, start_truthful)
+    again = store.evaluations("again")
+    assert {t.placement: t.accuracy for t in again} == known
+    assert all(t.reused_from is not None for t in again)
 
 
 def start_failing_eca(job: Any, task: str, identity: str) -> Scripted:
