@@ -2,9 +2,11 @@
 
     python benchmarks/recipes.py                           # eight random placements of the shipped table, some ten minutes on two cores
     python benchmarks/recipes.py --placements 16 --seeds 3
+    python benchmarks/recipes.py --parts updates           # half a minute: what an update costs, timm's Muon beside ours
 
 Both recipes train the same placements in turns, at the default fidelity of cued_digits, one thread each. A seed also draws other images.
-`luck` is the root mean square of what two seeds differ by. The last line printed is one JSON object.
+`luck` is the root mean square of what two seeds differ by. Updates are timed on the same gradients in turns, in milliseconds, medians.
+The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -15,9 +17,14 @@ import os
 import random
 import statistics
 import sys
-from itertools import combinations, product
+import time
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
+
+import timm.optim.muon
+import torch
+import torch.nn.functional as F
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -27,8 +34,18 @@ from table import TABLES, Table  # noqa: E402
 
 from nasattn.proxy import Fidelity, ProxyJob, Recipe  # noqa: E402
 from nasattn.proxy.defaults import default_settings  # noqa: E402
+from nasattn.proxy.muon import Muon, is_matrix  # noqa: E402
+from nasattn.proxy.network import build_proxy  # noqa: E402
 
 TASK = "cued_digits"
+PARTS = ["updates", "trainings"]
+UPDATED = (
+    "none,none,none,none",
+    "none,sge_g32,none,none",
+    "ela_l,none,ela_b,ela_s",
+    "lka_k21_d2,none,lka_k21_d3,none",
+    "fsla_c25,sb,sb,fsla_c25",
+)
 RECIPES = {"adamw": Recipe(), "muon": default_settings(TASK, "cpu")[1]}
 
 
@@ -46,31 +63,76 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def updates(placement: str, rounds: int = 15) -> dict[str, float]:
+    """Milliseconds of a step of the default proxy with *placement*: forward and backward, then the update by each optimiser."""
+    fidelity, recipe = default_settings(TASK, "cpu")
+    job = ProxyJob("nasattn_resnet50", placement, fidelity, recipe)
+    network = build_proxy(job, 10, 3).to(memory_format=torch.channels_last)
+    images = torch.randn(recipe.batch_size, 3, fidelity.resolution, fidelity.resolution).to(memory_format=torch.channels_last)
+    labels = torch.randint(10, (recipe.batch_size,))
+    matrices = [p for p in network.parameters() if is_matrix(p)]
+    rest = [p for p in network.parameters() if not is_matrix(p)]
+    rate = {"lr": torch.tensor(1e-6)}  # the network stays what it is
+    adamw = torch.optim.AdamW([{"params": list(network.parameters()), **rate}], fused=True)
+    theirs = timm.optim.muon.Muon([{"params": list(network.parameters()), **rate}], nesterov=True)
+    ours = (Muon([{"params": matrices, **rate}], recipe.weight_decay), torch.optim.AdamW([{"params": rest, **rate}], fused=True))
+    taken: dict[str, list[float]] = {"step_without": [], "adamw": [], "timms_muon": [], "our_muon": []}
+    for _ in range(rounds):
+        begun = [time.perf_counter()]
+        network.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
+        for optimizers in ((), (adamw,), (theirs,), ours):
+            for optimizer in optimizers:
+                optimizer.step()
+            begun.append(time.perf_counter())
+        for times, (a, b) in zip(taken.values(), pairwise(begun), strict=True):
+            times.append(1000 * (b - a))
+    found = {name: round(statistics.median(times[2:]), 2) for name, times in taken.items()}
+    return {
+        **found,
+        "timms_to_ours": round(statistics.median(a / b for a, b in zip(taken["timms_muon"], taken["our_muon"], strict=True)), 2),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--placements", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args()
     if args.seeds < 2:
         parser.error(f"--seeds must be at least 2, got {args.seeds}: luck is what seeds differ by")
+    found: dict[str, Any] = {}
+    if "updates" in args.parts:
+        torch.set_num_threads(1)
+        found["updates"] = {placement: updates(placement) for placement in UPDATED}
+        for placement, times in found["updates"].items():
+            print(f"{placement:26}", ", ".join(f"{key} {value}" for key, value in times.items()))
+    if "trainings" in args.parts:
+        found |= trainings(args.placements, args.seeds, args.workers)
+    print(json.dumps(found))
+
+
+def trainings(count: int, seeds: int, workers: int | None) -> dict[str, Any]:
+    """Train *count* random placements of the shipped table by both recipes."""
     table = Table.read(TABLES / "cued_digits_resnet50.json")
-    placements = random.Random(0).sample(sorted(table.entries), args.placements)
+    placements = random.Random(0).sample(sorted(table.entries), count)
     jobs = [
         (name, ProxyJob(table.space.host, placement, Fidelity(), recipe, seed))
-        for placement, seed, (name, recipe) in product(placements, range(args.seeds), RECIPES.items())
+        for placement, seed, (name, recipe) in product(placements, range(seeds), RECIPES.items())
     ]
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in RECIPES}
-    with trainers(args.workers) as pool:
+    with trainers(workers) as pool:
         for (name, _), row in zip(jobs, pool.map(train, [job for _, job in jobs], [TASK] * len(jobs)), strict=True):
             rows[name].append(row)
             rungs = " ".join(f"{a:.3f}" for a in row["accuracy"])
             print(f"{name:5} {row['placement']:42} seed {row['seed']}  {rungs}  {row['seconds']:.1f} s", flush=True)
-    found = {name: summary(of) for name, of in rows.items()}
-    for name, figures in found.items():
+    recipes = {name: summary(of) for name, of in rows.items()}
+    for name, figures in recipes.items():
         print(name, ", ".join(f"{key} {value}" for key, value in figures.items()))
-    ratio = round(found["muon"]["median_seconds"] / found["adamw"]["median_seconds"], 3)
-    print(json.dumps({"recipes": found, "trainings": len(jobs), "seconds_muon_to_adamw": ratio}))
+    ratio = round(recipes["muon"]["median_seconds"] / recipes["adamw"]["median_seconds"], 3)
+    return {"recipes": recipes, "trainings": len(jobs), "seconds_muon_to_adamw": ratio}
 
 
 if __name__ == "__main__":
