@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -177,7 +178,7 @@ class Listed:
         from nasattn.proxy import ProxyJob
 
         jobs = ((p, ProxyJob(HOST, p, fidelity, usual_recipe())) for p in placements)
-        self.left = [(p, {"job": job, "task": TASK, "identity": f"benchmark-{p}"}) for p, job in jobs]
+        self.left = [(p, {"job": job, "task": TASK, "identity": f"benchmark-{uuid4().hex}"}) for p, job in jobs]
         self.found: dict[str, dict[str, float]] = {}
 
     def next_trial(self) -> Any:
@@ -221,12 +222,12 @@ def speed(rounds: int, epochs: int) -> dict[str, Any]:
     """Trials per hour of both, in turns on one Ray."""
     import ray
 
-    from nasattn.proxy import Fidelity
+    from nasattn.proxy.defaults import default_settings
     from nasattn.search.cluster import quiet_libraries, ray_cluster
 
     quiet_libraries()
     slots = len(os.sched_getaffinity(0))
-    fidelity = Fidelity(epochs=epochs)
+    fidelity = default_settings(TASK, "cpu")[0].changed(epochs=epochs)
     with tempfile.TemporaryDirectory() as folder, ray_cluster(None, slots):
         assert ray.is_initialized()
         data = Path(folder) / "data.npz"
