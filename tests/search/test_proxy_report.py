@@ -16,7 +16,7 @@ from nasattn.proxy.recipe_file import read_recipe_file
 from nasattn.search.driver import run_search
 from nasattn.search.proxy_report import evaluate, run_proxy_report, stored_proxy_report
 from nasattn.search.study import StudyConfig, make_config
-from nasattn.search.tune_proxy import tune_proxy
+from nasattn.search.tune_proxy import Candidate, _Suggestions, estimated_seconds, tune_proxy
 from nasattn.store import Store
 from tests.search.workers import Scripted, start_truthful
 
@@ -159,6 +159,18 @@ def test_tuning_takes_the_best_within_the_time_and_writes_it(studied: tuple[Stor
     used = make_config({"space": "resnet18_stages", "recipe": str(out)})
     assert used.fidelity == best.fidelity and used.recipe.to_dict() == recipe
     assert make_config({"space": "resnet18_stages", "recipe": str(out), "fidelity": {"epochs": 9}}).fidelity.epochs == 9
+
+
+def test_a_candidate_is_expected_to_take_as_much_above_the_plain_host_as_those_before(studied: tuple[Store, str]) -> None:
+    config = StudyConfig.from_stored(studied[0].study("s"))
+    plain = estimated_seconds(config)
+    tried: list[Candidate] = []
+    suggestions = _Suggestions(config, 20 * plain, tried)
+    assert next(iter(suggestions)) == config.fidelity
+    longer = config.fidelity.changed(samples=2 * (config.fidelity.samples or 0))
+    assert suggestions._fits(longer)
+    tried.append(Candidate(config.fidelity, "s", 500 * plain, None, within=False))
+    assert not suggestions._fits(longer)
 
 
 def start_learning(job: Any, task: str, identity: str) -> Scripted:
