@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from nasattn.errors import UsageError
+from nasattn.proxy.precision import multiplies_bfloat16
 from nasattn.proxy.trainer import ProxyTraining, TrainingReport
 
 ENVIRONMENT = "NASATTN_CHECKPOINTS"
@@ -102,7 +103,13 @@ class CheckpointedTraining:
 
     def __init__(self, training: ProxyTraining, identity: str, checkpoints: Checkpoints) -> None:
         self.training, self.identity, self.checkpoints = training, identity, checkpoints
-        self.circumstances = {"job": repr(training.job), "data": _fingerprint(training), "torch": str(torch.__version__), "steps": STEPS}
+        self.circumstances = {
+            "job": repr(training.job),
+            "data": _fingerprint(training),
+            "torch": str(torch.__version__),
+            "steps": STEPS,
+            "bfloat16": multiplies_bfloat16(training.job.device),
+        }
         self.reports: list[dict[str, Any]] = []  # since the beginning
         self._known: list[TrainingReport] = []  # of an ended training, that are to be given
         state = checkpoints.load(identity)

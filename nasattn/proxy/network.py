@@ -12,7 +12,9 @@ from torch import nn
 from nasattn.errors import NasattnError, UsageError
 from nasattn.hosts import Host, get_host
 from nasattn.hosts.block import PlacedBlock
+from nasattn.hosts.cswin_blocks import StripeAttention
 from nasattn.proxy.fidelity import Fidelity, Recipe
+from nasattn.proxy.precision import keep_float32
 
 CHANNEL_BLOCK = 16  # channels that oneDNN takes at once
 
@@ -57,19 +59,23 @@ def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module
     if job.recipe.pretrained:
         model = _pretrained(host, job.recipe.pretrained, num_classes, in_chans)
         host.family.place(model, placement, identity_start=True, seed=job.seed)
-        return model
-    proxy = host.build_proxy(
-        placement,
-        width=fidelity.width,
-        blocks=fidelity.blocks,
-        stem_stride=fidelity.stem_stride,
-        num_classes=num_classes,
-        in_chans=in_chans,
-        seed=job.seed,
-    )
+    else:
+        model = host.build_proxy(
+            placement,
+            width=fidelity.width,
+            blocks=fidelity.blocks,
+            stem_stride=fidelity.stem_stride,
+            num_classes=num_classes,
+            in_chans=in_chans,
+            seed=job.seed,
+        )
     if job.device == "cpu":
-        _stride_by_slices(proxy)
-    return proxy
+        _stride_by_slices(model)
+        stripes = [
+            m for m in model.modules() if isinstance(m, StripeAttention)
+        ]  # whose fused attention's gradient takes five times as long
+        keep_float32(model, [*_inserted(model), *stripes])
+    return model
 
 
 def _stride_by_slices(model: nn.Module) -> None:

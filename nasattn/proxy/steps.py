@@ -7,7 +7,6 @@ graph they are started at once. Nothing in a step waits for the device.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from nasattn.proxy.augment import augment
 from nasattn.proxy.fidelity import Recipe
 from nasattn.proxy.muon import Muon, is_matrix
 from nasattn.proxy.network import parameter_groups
+from nasattn.proxy.precision import autocast
 
 WARM_UP = 3  # steps before a graph is captured, in which libraries choose their kernels and the optimiser makes its state
 Scale = tuple[Tensor, Tensor]
@@ -178,11 +178,6 @@ def learning_rates(peak: float, warmup: float, steps: int) -> Tensor:
 def prepared(images: Tensor, scale: Scale) -> Tensor:
     """uint8 ``(B, C, H, W)`` as the network takes it: float, of mean 0 and standard deviation 1, channels_last."""
     return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale[0]).add_(scale[1])
-
-
-def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 on CUDA; a step that is captured may not keep casts between uses."""
-    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if device.type == "cuda" else nullcontext()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nasattn.proxy.augment import draw_epoch, stream
 from nasattn.proxy.network import ProxyJob, build_proxy, freeze_batch_norms
-from nasattn.proxy.steps import TrainingStep, autocast, prepared
+from nasattn.proxy.precision import autocast
+from nasattn.proxy.steps import TrainingStep, prepared
 from nasattn.tasks import Split, StreamedSplit, Task
 
 VAL_BATCH = {"cpu": 50, "cuda": 500}  # images; on a CPU what stays in its caches is twice as fast
@@ -47,8 +48,8 @@ class TrainingReport:
 class ProxyTraining:
     """One proxy in training, from report to report.
 
-    The network runs in channels_last, in float32 on CPU and in bfloat16 autocast on CUDA. The same job on the same machine with
-    the same number of threads gives the same accuracy, also when it was interrupted at a report and resumed from its
+    The network runs in channels_last and, where the device multiplies in it, in bfloat16 (:mod:`nasattn.proxy.precision`). The same
+    job on the same machine with the same number of threads gives the same accuracy, also when it was interrupted at a report and resumed from its
     :meth:`state`. Data order, augmentation and the start of shared layers depend on the job's seed alone, so that
     candidates of one seed differ by their placement only.
 
