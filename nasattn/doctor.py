@@ -90,12 +90,14 @@ def _packages() -> Iterator[Finding]:
 
 
 def _cpu() -> Iterator[Finding]:
+    from nasattn.proxy.precision import multiplies_bfloat16
     from nasattn.tasks.cache import cpus
 
+    precision = "bfloat16" if multiplies_bfloat16("cpu") else "float32"
     before, began = os.times(), time.monotonic()
     idle_before = _idle_seconds()
     time.sleep(WATCHED)
-    found = f"{cpus()} cores for this process"
+    found = f"{cpus()} cores for this process, proxies train in {precision}"
     if idle_before is None:
         yield Finding("cpu", "ok", found)
         return

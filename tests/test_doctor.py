@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -30,6 +31,7 @@ def test_this_machine_can_search(tmp_path: Path) -> None:
     assert found["database"]["found"].endswith("not there yet, the first search makes it")
     assert not list(tmp_path.iterdir())  # nothing was written
     assert "starts and runs" in found["workers"]["found"]
+    assert re.search(r"^\d+ cores for this process, proxies train in (bfloat16|float32)", found["cpu"]["found"])
 
 
 def test_packages_that_are_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
