@@ -62,3 +62,20 @@ def test_lka_sees_as_far_as_its_kernel(kernel: int, dilation: int) -> None:
     for dim in (0, 1):
         seen = x.grad[0, 0].any(dim).nonzero().squeeze(1)
         assert len(seen) == seen.max() - seen.min() + 1 == reach
+
+
+@pytest.mark.parametrize("size", [(7, 5), (1, 1), (1, 9), (12, 3)])
+@pytest.mark.parametrize("token", ["ela_t", "ela_b", "ela_l"])
+def test_ela_learns_the_same_in_both_layouts(token: str, size: tuple[int, int]) -> None:
+    """Training along channels_last memory takes another way to the same gradients, also to those of a gradient's."""
+    module = create_attention(token, CHANNELS, dtype=torch.float64)
+    x = torch.randn(3, CHANNELS, *size, dtype=torch.float64)
+    weights = torch.randn_like(x)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        leaf = x.contiguous(memory_format=layout).requires_grad_()
+        inputs = [leaf, *module.parameters()]
+        once = torch.autograd.grad((module(leaf) * weights).sum(), inputs, create_graph=True)
+        found.append([*once, *torch.autograd.grad(sum(g.square().sum() for g in once), inputs)])
+    for contiguous, last in zip(*found, strict=True):
+        torch.testing.assert_close(last, contiguous, rtol=1e-9, atol=1e-11)
