@@ -33,6 +33,18 @@ assert [f.shape[1] for f in features(x)] == [32, 64, 128]
 plain = timm.create_model("tinynet").state_dict()
 timm.create_model("tinynet", attn="power,none,sge_g8", pretrained=True, pretrained_cfg_overlay={"state_dict": plain})
 """
+PROXY = """
+from timm import create_model
+import torch
+from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe
+from nasattn.tasks import TaskRequest, load_task
+torch.save(create_model("tinynet", num_classes=7).state_dict(), "plain.pth")
+fidelity = Fidelity(stem_stride=1, resolution=16, samples=64, val_samples=32, epochs=1, rungs=1)
+for recipe in (Recipe(batch_size=32), Recipe(batch_size=32, pretrained="plain.pth")):
+    training = ProxyTraining(ProxyJob("tinynet", "power,none,sge_g8", fidelity, recipe), load_task("digits", TaskRequest(16, 64, 32)))
+    while not training.done:
+        print(training.step())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +82,11 @@ def test_the_commands_know_the_attention_and_the_host(installed: Path) -> None:
 
 def test_the_model_is_built_saved_and_loaded(installed: Path) -> None:
     done = run(installed, "-c", MODEL)
+    assert done.returncode == 0, done.stderr
+
+
+def test_its_proxy_trains(installed: Path) -> None:
+    done = run(installed, "-c", PROXY)
     assert done.returncode == 0, done.stderr
 
 

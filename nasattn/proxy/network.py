@@ -74,7 +74,7 @@ def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module
         stripes = [
             m for m in model.modules() if isinstance(m, StripeAttention)
         ]  # whose fused attention's gradient takes five times as long
-        keep_float32(model, [*_inserted(model), *stripes])
+        keep_float32(model, [*_inserted(model), *stripes], _head(model))
     return model
 
 
@@ -103,7 +103,7 @@ def _pretrained(host: Host, source: str, num_classes: int, in_chans: int) -> nn.
     settings: dict[str, object] = {"num_classes": num_classes, "in_chans": in_chans, "pretrained": True}
     try:
         if os.path.isfile(source):
-            settings["pretrained_cfg_overlay"] = {"file": source, "num_classes": _classes_of(source, host)}
+            settings["pretrained_cfg_overlay"] = _of_file(source, host)
             return timm.create_model(host.name, **settings)  # type: ignore[no-any-return]
         return timm.create_model(f"{host.name}.{source}", **settings)  # type: ignore[no-any-return]
     except NasattnError:
@@ -116,16 +116,17 @@ def _pretrained(host: Host, source: str, num_classes: int, in_chans: int) -> nn.
         ) from None
 
 
-def _classes_of(file: str, host: Host) -> int:
-    """For how many classes the checkpoint's head is; 0 where it has none."""
+def _of_file(file: str, host: Host) -> dict[str, object]:
+    """What timm has to know of a checkpoint file: where it lies, which layers are its head and for how many classes (0 without one)."""
     import timm
     from timm.models import load_state_dict
 
     weights = load_state_dict(file, weights_only=True)
-    classifier = timm.create_model(host.name, device="meta").pretrained_cfg["classifier"]
-    names = [classifier] if isinstance(classifier, str) else classifier
+    plain = timm.create_model(host.name, device="meta")
+    names = plain.pretrained_cfg["classifier"] or [name for name, module in plain.named_modules() if module is _head(plain)]
+    names = [names] if isinstance(names, str) else names
     found = [w for n in names for key in (f"{n}.weight", f"module.{n}.weight") if (w := weights.get(key)) is not None]
-    return int(found[0].shape[0]) if found else 0
+    return {"file": file, "classifier": names, "num_classes": int(found[0].shape[0]) if found else 0}
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -142,10 +143,16 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 def _new_parameters(model: nn.Module) -> set[str]:
     """Names of the parameters of inserted attentions and of the head."""
-    head = model.get_classifier()  # type: ignore[operator]
-    own = {id(p) for p in head.parameters()}
+    own = {id(p) for p in _head(model).parameters()}
     own |= {id(p) for module in _inserted(model) for p in module.parameters()}
     return {name for name, parameter in model.named_parameters() if id(parameter) in own}
+
+
+def _head(model: nn.Module) -> nn.Module:
+    """What gives the logits: the model's ``get_classifier()``, or the last linear layer of a host from elsewhere that has no such method."""
+    if hasattr(model, "get_classifier"):
+        return model.get_classifier()  # type: ignore[operator, no-any-return]
+    return [nn.Identity(), *(m for m in model.modules() if isinstance(m, nn.Linear))][-1]
 
 
 def _inserted(model: nn.Module) -> list[nn.Module]:

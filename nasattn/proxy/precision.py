@@ -25,8 +25,8 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if multiplies_bfloat16(device.type) else nullcontext()
 
 
-def keep_float32(model: nn.Module, attentions: Iterable[nn.Module]) -> None:
-    """Let parts of a network on a CPU compute in float32 under autocast: the *attentions*, the head, and all convolutions but usual ones.
+def keep_float32(model: nn.Module, attentions: Iterable[nn.Module], head: nn.Module) -> None:
+    """Let parts of a network on a CPU compute in float32 under autocast: the *attentions*, the *head*, and all convolutions but usual ones.
 
     oneDNN's depthwise convolutions take up to three times as long in bfloat16; other rare ones are wrong there (see :func:`_is_usual`).
     Of logits of eight bits several are the greatest.
@@ -38,7 +38,6 @@ def keep_float32(model: nn.Module, attentions: Iterable[nn.Module]) -> None:
     for module in usual:
         if module.stride != (1, 1):
             module.forward = partial(_unless_narrow, module.forward, module.stride)  # type: ignore[method-assign]
-    head = model.get_classifier()  # type: ignore[operator]
     head.forward = partial(_in_float32, head.forward, back=False)
 
 

@@ -76,12 +76,11 @@ def test_a_usual_convolution_beside_rare_ones() -> None:
     model.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
     model.pool, model.flat = nn.AdaptiveAvgPool2d(1), nn.Flatten()
     model.head = nn.Linear(16, 2)
-    model.get_classifier = lambda: model.head  # type: ignore[assignment]
     seen: dict[str, Tensor] = {}
     for name in ("usual", "patches", "depthwise"):
         forward = model.get_submodule(name)._conv_forward  # type: ignore[operator]
         model.get_submodule(name)._conv_forward = lambda x, *rest, name=name, forward=forward: seen.setdefault(name, forward(x, *rest))  # type: ignore[assignment]
-    keep_float32(model, ())
+    keep_float32(model, (), model.head)
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(torch.randn(2, 3, 16, 16))
     assert [seen[name].dtype for name in ("usual", "patches", "depthwise")] == [torch.bfloat16, torch.float32, torch.float32]
@@ -94,10 +93,9 @@ def test_gradients_on_maps_narrower_than_a_stride(shape: tuple[int, int]) -> Non
     conv = nn.Conv2d(8, 16, 3, stride=2, padding=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model.head = nn.Linear(16, 4)
-    model.get_classifier = lambda: model.head  # type: ignore[assignment]
     x = torch.randn(5, 8, *shape).contiguous(memory_format=torch.channels_last)
     wanted = torch.autograd.grad(model(x).square().sum(), conv.weight)[0]
-    keep_float32(model, ())
+    keep_float32(model, (), model.head)
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(x).square().sum()
     found = torch.autograd.grad(loss, conv.weight)[0]
