@@ -33,17 +33,32 @@ assert [f.shape[1] for f in features(x)] == [32, 64, 128]
 plain = timm.create_model("tinynet").state_dict()
 timm.create_model("tinynet", attn="power,none,sge_g8", pretrained=True, pretrained_cfg_overlay={"state_dict": plain})
 """
+BARE = """
+from functools import partial
+from my_network import TINY, TinyNet
+from nasattn.hosts import Host, build_placed, register_host
+from timm.models import build_model_with_cfg, register_model
+
+@register_model
+def barenet(pretrained=False, attn=None, identity_start=False, **kwargs):
+    return build_model_with_cfg(partial(build_placed, TinyNet, TINY, attn, identity_start), "barenet", pretrained, **kwargs)
+
+register_host(Host("barenet", TINY, resolution=64))
+"""
 PROXY = """
 from timm import create_model
-import torch
+import bare, torch
 from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe
 from nasattn.tasks import TaskRequest, load_task
 torch.save(create_model("tinynet", num_classes=7).state_dict(), "plain.pth")
 fidelity = Fidelity(stem_stride=1, resolution=16, samples=64, val_samples=32, epochs=1, rungs=1)
-for recipe in (Recipe(batch_size=32), Recipe(batch_size=32, pretrained="plain.pth")):
-    training = ProxyTraining(ProxyJob("tinynet", "power,none,sge_g8", fidelity, recipe), load_task("digits", TaskRequest(16, 64, 32)))
-    while not training.done:
-        print(training.step())
+task = load_task("digits", TaskRequest(16, 64, 32))
+for host in ("tinynet", "barenet"):
+    for pretrained in ("", "plain.pth"):
+        recipe = Recipe(batch_size=32, pretrained=pretrained)
+        training = ProxyTraining(ProxyJob(host, "power,none,sge_g8", fidelity, recipe), task)
+        while not training.done:
+            training.step()
 """
 
 
@@ -86,6 +101,8 @@ def test_the_model_is_built_saved_and_loaded(installed: Path) -> None:
 
 
 def test_its_proxy_trains(installed: Path) -> None:
+    """Also that of a host of which timm keeps no configuration."""
+    (installed / "bare.py").write_text(BARE)
     done = run(installed, "-c", PROXY)
     assert done.returncode == 0, done.stderr
 
