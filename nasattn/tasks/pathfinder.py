@@ -86,6 +86,11 @@ def pathfinder(request: TaskRequest, parameter: str | None = None) -> Task:
     )
 
 
+def smallest_resolution(parameter: str | None = None) -> int:
+    """At how many pixels a side the gaps between dashes begin to show. Raises TaskError for a number of dashes that is not allowed."""
+    return PathShape(_read(parameter)).smallest_resolution
+
+
 def _read(parameter: str | None) -> int:
     if parameter is None:
         return DASHES

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from nasattn.errors import NasattnError, UsageError
+from nasattn.errors import NasattnError, TaskError, UsageError
 from nasattn.proxy import Fidelity, Recipe
 from nasattn.proxy.defaults import default_settings
 from nasattn.proxy.recipe_file import read_recipe_file, write_recipe_file
 from nasattn.search.study import make_config, read_study_file
+from nasattn.tasks import TaskRequest, load_task
 
 
 @pytest.mark.parametrize("task", ["cued_digits", "digits", "pathfinder", "pathfinder/6", "torch/cifar10", "some/folder"])
@@ -18,6 +19,15 @@ def test_a_gpu_trains_larger_proxies(task: str) -> None:
     cpu, gpu = default_settings(task, "cpu")[0], default_settings(task, "cuda")[0]
     assert gpu.width >= cpu.width and gpu.blocks > cpu.blocks and gpu.epochs > cpu.epochs
     assert gpu.resolution == cpu.resolution
+
+
+@pytest.mark.parametrize("task", ["pathfinder", "pathfinder/3", "pathfinder/6", "pathfinder/16"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_path_of_any_number_of_dashes_is_shown(task: str, device: str) -> None:
+    resolution = default_settings(task, device)[0].resolution
+    assert len(load_task(task, TaskRequest(resolution, 2, 2)).train) == 2
+    with pytest.raises(TaskError, match="needs an integer from 3 to 16, got '2'; write pathfinder/4"):
+        make_config({"space": "resnet18_stages", "task": "pathfinder/2"})
 
 
 def test_digits_are_not_mirrored_and_photographs_are() -> None:
