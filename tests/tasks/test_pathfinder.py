@@ -10,7 +10,8 @@ import torch
 
 from nasattn.errors import TaskError
 from nasattn.tasks import Split, Task, TaskRequest, load_task
-from nasattn.tasks.pathfinder import CHUNK, DASHES, Layouts, PathShape, draw_layouts, render
+from nasattn.tasks.path_layouts import Layouts, PathShape, draw_layouts
+from nasattn.tasks.pathfinder import CHUNK, DASHES, render
 
 
 def load(
