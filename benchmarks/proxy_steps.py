@@ -10,10 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import nn
@@ -126,12 +124,12 @@ def _step_ms(training: Any, batch: tuple[torch.Tensor, ...], repeats: int = 25) 
     return 1000 * statistics.median(times[3:])
 
 
-def _training(placement: str, host: str = HOST) -> tuple[Any, tuple[torch.Tensor, ...]]:
-    """A training of the default fidelity and one batch of it."""
+def _training(placement: str, host: str = HOST, precision: str | None = None) -> tuple[Any, tuple[torch.Tensor, ...]]:
+    """A training of the default fidelity, in the usual precision or another, and one batch of it."""
     from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining
     from nasattn.tasks import TaskRequest, load_task
 
-    recipe = usual_recipe()
+    recipe = usual_recipe().changed(precision=precision)
     size, samples = recipe.batch_size, 10 * recipe.batch_size
     task = load_task(TASK, TaskRequest(48, samples, 50))
     training = ProxyTraining(ProxyJob(host, placement, Fidelity(samples=samples, val_samples=50, epochs=10), recipe), task)
@@ -142,18 +140,16 @@ def _training(placement: str, host: str = HOST) -> tuple[Any, tuple[torch.Tensor
 
 def precision() -> dict[str, Any]:
     """A step in bfloat16, as far as proxies take it, and one in float32, in turns on one thread: medians of its CPU time."""
-    from nasattn.proxy import steps
-    from nasattn.proxy.precision import multiplies_bfloat16
+    from nasattn.proxy.fidelity import PRECISIONS
+    from nasattn.proxy.precision import usual_precision
 
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"this_cpu_takes_bfloat16": multiplies_bfloat16("cpu")}
+    found: dict[str, Any] = {"usual": usual_precision("cpu")}
     for host, placement in NETWORKS:
-        training, batch = _training(placement, host)
-        times: dict[str, list[float]] = {"float32": [], "bfloat16": []}
-        contexts = {"float32": nullcontext, "bfloat16": functools.partial(torch.autocast, "cpu", torch.bfloat16, cache_enabled=False)}
-        for number in range(40):
-            name = ("float32", "bfloat16")[number % 2]
-            with mock.patch.object(steps, "autocast", lambda device, context=contexts[name]: context()):
+        trainings = {name: _training(placement, host, name) for name in PRECISIONS}
+        times: dict[str, list[float]] = {name: [] for name in PRECISIONS}
+        for number in range(20):
+            for name, (training, batch) in trainings.items():
                 begun = time.process_time()
                 training.step_once(number, *batch)
                 times[name].append(1000 * (time.process_time() - begun))

@@ -90,14 +90,13 @@ def _packages() -> Iterator[Finding]:
 
 
 def _cpu() -> Iterator[Finding]:
-    from nasattn.proxy.precision import multiplies_bfloat16
+    from nasattn.proxy.precision import usual_precision
     from nasattn.tasks.cache import cpus
 
-    precision = "bfloat16" if multiplies_bfloat16("cpu") else "float32"
     before, began = os.times(), time.monotonic()
     idle_before = _idle_seconds()
     time.sleep(WATCHED)
-    found = f"{cpus()} cores for this process, proxies train in {precision}"
+    found = f"{cpus()} cores for this process, proxies train in {usual_precision('cpu')}"
     if idle_before is None:
         yield Finding("cpu", "ok", found)
         return

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from nasattn.errors import UsageError
-from nasattn.proxy.precision import multiplies_bfloat16
 from nasattn.proxy.trainer import ProxyTraining, TrainingReport
 
 ENVIRONMENT = "NASATTN_CHECKPOINTS"
@@ -108,7 +107,6 @@ class CheckpointedTraining:
             "data": _fingerprint(training),
             "torch": str(torch.__version__),
             "steps": STEPS,
-            "bfloat16": multiplies_bfloat16(training.job.device),
         }
         self.reports: list[dict[str, Any]] = []  # since the beginning
         self._known: list[TrainingReport] = []  # of an ended training, that are to be given

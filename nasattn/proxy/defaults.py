@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nasattn.proxy.fidelity import Fidelity, Recipe
+from nasattn.proxy.precision import usual_precision
 from nasattn.tasks.pathfinder import smallest_resolution
 
 _PHOTOGRAPHS = Recipe(batch_size=64, lr=0.004, weight_decay=0.02, label_smoothing=0.1, flip=True)
@@ -24,6 +25,7 @@ def default_settings(task: str, device: str, pretrained: bool = False) -> tuple[
     """
     kind, _, parameter = task.partition("/")
     fidelity, recipe = _with_adamw(kind, task)
+    recipe = recipe.changed(precision=usual_precision(device))
     if kind == "pathfinder":
         fidelity = fidelity.changed(resolution=max(fidelity.resolution, smallest_resolution(parameter or None)))
     if pretrained:

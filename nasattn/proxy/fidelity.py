@@ -12,6 +12,7 @@ from nasattn.errors import UsageError, did_you_mean
 LARGEST_SIDE = 10_000  # pixels
 LARGEST_COUNT = 1_000_000_000
 OPTIMIZERS = ("adamw", "muon")
+PRECISIONS = ("float32", "bfloat16")
 
 
 class _Settings:
@@ -102,6 +103,8 @@ class Recipe(_Settings):
         backbone_lr: With *pretrained*, the peak of the learning rate of its layers; *lr* is that of the attentions and the head.
         frozen_bn: With *pretrained*, the share of the steps in which its BatchNorms keep their statistics.
         optimizer: ``adamw`` or ``muon``.
+        precision: In which the network computes: ``float32``, or ``bfloat16``, from which parts are kept (:mod:`nasattn.proxy.precision`).
+            Weights, gradients and the optimiser's state are float32 in both.
     """
 
     batch_size: int = 32
@@ -115,6 +118,7 @@ class Recipe(_Settings):
     backbone_lr: float = 0.0005
     frozen_bn: float = 0.5
     optimizer: str = "adamw"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         _require_count("batch_size", self.batch_size)
@@ -128,10 +132,11 @@ class Recipe(_Settings):
         _require_number("backbone_lr", self.backbone_lr, lambda v: v >= 0, ">= 0")
         _require_number("frozen_bn", self.frozen_bn, lambda v: 0 <= v <= 1, "0 <= frozen_bn <= 1")
         _require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, " or ".join(OPTIMIZERS))
+        _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
 
     def identity(self) -> dict[str, Any]:
-        """What makes two recipes the same: without the optimiser where it is AdamW, since releases that knew no other recorded none."""
-        return {k: v for k, v in self.to_dict().items() if (k, v) != ("optimizer", "adamw")}
+        """What makes two recipes the same: without AdamW and float32, since releases that knew nothing else recorded neither."""
+        return {k: v for k, v in self.to_dict().items() if (k, v) not in (("optimizer", "adamw"), ("precision", "float32"))}
 
 
 def _require_count(name: str, value: Any) -> None:

@@ -71,10 +71,11 @@ def build_proxy(job: ProxyJob, num_classes: int, in_chans: int = 3) -> nn.Module
         )
     if job.device == "cpu":
         _stride_by_slices(model)
-        stripes = [
-            m for m in model.modules() if isinstance(m, StripeAttention)
-        ]  # whose fused attention's gradient takes five times as long
-        keep_float32(model, [*_inserted(model), *stripes], _head(model))
+        if job.recipe.precision == "bfloat16":
+            stripes = [
+                m for m in model.modules() if isinstance(m, StripeAttention)
+            ]  # its fused attention's gradient takes five times as long
+            keep_float32(model, [*_inserted(model), *stripes], _head(model))
     return model
 
 

@@ -1,6 +1,7 @@
-"""In which precision proxies compute: bfloat16 where the device multiplies in it, float32 where that loses.
+"""In which precision proxies compute: what their recipe says, by default bfloat16 where the device multiplies in it.
 
-Weights, gradients and the optimiser's state are float32 everywhere.
+Of bfloat16 on a CPU some parts of a network are kept, where it loses time or is wrong. Weights, gradients and the optimiser's
+state are float32 everywhere.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from torch import Tensor, nn
 
 
 @cache
-def multiplies_bfloat16(device: str) -> bool:
-    """Whether proxies on *device*, ``cpu`` or ``cuda``, train in bfloat16: on CUDA, and on CPUs that have instructions for it."""
+def usual_precision(device: str) -> str:
+    """What proxies on *device*, ``cpu`` or ``cuda``, train in if nobody says: bfloat16 on CUDA and on CPUs that have instructions for it."""
     able = torch.cpu.get_capabilities()
-    return device == "cuda" or any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return "bfloat16" if device == "cuda" or any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16")) else "float32"
 
 
-def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 where the device multiplies in it; a step that is captured may not keep casts between uses."""
-    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if multiplies_bfloat16(device.type) else nullcontext()
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """In which a network's forward computes in *precision*; a step that is captured may not keep casts between uses."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 def keep_float32(model: nn.Module, attentions: Iterable[nn.Module], head: nn.Module) -> None:

@@ -108,7 +108,7 @@ class TrainingStep:
         size = -(-len(labels) // self.parts)
         total = torch.zeros((), device=self.device)
         for part, label, draw in zip(images.split(size), labels.split(size), draws.split(size), strict=True):
-            with autocast(self.device):
+            with autocast(self.device, self.recipe.precision):
                 logits = self.model(prepared(augment(part, draw, self.recipe), self.scale))
                 loss = F.cross_entropy(logits, label, label_smoothing=self.recipe.label_smoothing) * (len(label) / len(labels))
             loss.backward()

@@ -48,7 +48,7 @@ class TrainingReport:
 class ProxyTraining:
     """One proxy in training, from report to report.
 
-    The network runs in channels_last and, where the device multiplies in it, in bfloat16 (:mod:`nasattn.proxy.precision`). The same
+    The network runs in channels_last and, with a recipe that says so, in bfloat16 (:mod:`nasattn.proxy.precision`). The same
     job on the same machine with the same number of threads gives the same accuracy, also when it was interrupted at a report and resumed from its
     :meth:`state`. Data order, augmentation and the start of shared layers depend on the job's seed alone, so that
     candidates of one seed differ by their placement only.
@@ -148,7 +148,7 @@ class ProxyTraining:
         self.model.eval()
         right = torch.zeros((), device=self.device)
         for images, labels in split.batches(torch.arange(len(split)), VAL_BATCH[self.device.type]):
-            with autocast(self.device):
+            with autocast(self.device, self.job.recipe.precision):
                 logits = self.model(prepared(images, self.scale))
             right += (logits.argmax(1) == labels).sum() + 0 * logits.sum()  # NaN where a logit is not finite
         return float(right) / len(split)

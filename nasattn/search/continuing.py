@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nasattn.attention import Placement
 from nasattn.errors import StorageError, StudyError
+from nasattn.proxy import Recipe
 from nasattn.search.limits import evaluate
 from nasattn.search.study import StudyConfig, check_same
 from nasattn.store import Store, StudyRecord
@@ -44,6 +45,13 @@ def enter_study(config: StudyConfig, store: Store, fresh: bool) -> StudyConfig:
                 raise
             check_same(stored.config, config)
     return config
+
+
+def with_precision(config: StudyConfig, stored: StudyRecord | None) -> StudyConfig:
+    """*config* in the precision of the study as the database holds it, where nobody has chosen one: this machine's may be another."""
+    if stored is None or "precision" not in config.by_default:
+        return config
+    return replace(config, recipe=config.recipe.changed(precision=Recipe.from_dict(stored.config["recipe"]).precision))
 
 
 def reconcile(store: Store, study_name: str) -> None:

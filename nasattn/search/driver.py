@@ -11,7 +11,7 @@ from nasattn.attention import Placement
 from nasattn.front import FrontMember, front
 from nasattn.latency import RuntimeFailure
 from nasattn.search.cluster import is_joined, quiet_libraries, ray_cluster, workers_with_room
-from nasattn.search.continuing import baselines, enqueue, enter_study, evaluate_again, reconcile
+from nasattn.search.continuing import baselines, enqueue, enter_study, evaluate_again, reconcile, with_precision
 from nasattn.search.events import Event, SearchNoted, SearchStarted
 from nasattn.search.fingerprint import with_data
 from nasattn.search.ownership import owned
@@ -21,6 +21,7 @@ from nasattn.search.planning import (
     default_workers,
     fitted,
     load_study_task,
+    precision_line,
     space_line,
     task_lines,
     worker_resources,
@@ -100,7 +101,8 @@ def run_search(
     appraiser.check_feasible(config.space)
     task = load_study_task(config)
     asked, config = config.fidelity, fitted(config, task)
-    config = with_data(config, task, None if fresh else store.find_study(config.name))
+    stored = None if fresh else store.find_study(config.name)
+    config = with_precision(with_data(config, task, stored), stored)
     config = enter_study(config, store, fresh)
     listener = listener or (lambda event: None)
     store.wait_for_outages(lambda line: listener(SearchNoted(line)))
@@ -116,7 +118,7 @@ def run_search(
         workers = config.workers or (None if address is not None or is_joined() else default_workers(config))
         trials = config.trials if retrain is None else search.counted + retrain
         listener(SearchStarted(config.name, trials, search.counted, workers, store.shown, note=alike_in_proxy(config)))
-        for note in filter(None, (space_line(config), *task_lines(asked, config, task))):
+        for note in filter(None, (space_line(config), precision_line(config), *task_lines(asked, config, task))):
             listener(SearchNoted(note))
         return _run(config, search, workers, address, start, measured_at_end=placements is None)
 

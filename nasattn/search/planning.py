@@ -12,7 +12,9 @@ from nasattn.attention import Placement
 from nasattn.errors import UsageError, one_line
 from nasattn.hosts import get_host
 from nasattn.proxy import Fidelity
+from nasattn.proxy.precision import usual_precision
 from nasattn.search.cluster import places
+from nasattn.search.continuing import with_precision
 from nasattn.search.study import StudyConfig
 from nasattn.store import Store
 from nasattn.tasks import Task, load_task
@@ -78,7 +80,7 @@ def load_study_task(config: StudyConfig) -> Task:
 def fitted(config: StudyConfig, task: Task) -> StudyConfig:
     """*config* with as many images as there are. Where these are few and nobody has said how many epochs, they are trained on more often."""
     asked, count, epochs = config.fidelity.samples, len(task.train), config.fidelity.epochs
-    if config.stretch and task.sources and asked and count < asked:
+    if "epochs" in config.by_default and task.sources and asked and count < asked:
         epochs = min(MOST_STRETCHED * epochs, round(epochs * asked / count))
     return replace(config, fidelity=replace(config.fidelity, val_samples=len(task.val), samples=count, epochs=epochs))
 
@@ -99,6 +101,13 @@ def task_lines(asked: Fidelity, config: StudyConfig, task: Task) -> list[str]:
         more = f", in {fidelity.epochs} epochs instead of {asked.epochs}" if fidelity.epochs != asked.epochs else ""
         lines.append(f"fewer images than the {asked.samples:,} that the fidelity asks for: all are trained on{more}")
     return [one_line(line) for line in (*lines, *task.notes, *filter(None, [left_out(task)]))]
+
+
+def precision_line(config: StudyConfig) -> str:
+    """A line about a precision for which this machine has no instructions; empty for others."""
+    if config.recipe.precision == "float32" or usual_precision(config.device) == config.recipe.precision:
+        return ""
+    return f"the study computes in {config.recipe.precision}, for which this CPU has no instructions: its proxies take longer here"
 
 
 def space_line(config: StudyConfig) -> str:
@@ -166,6 +175,7 @@ def plan(
     task = load_study_task(config)
     asked, config = config.fidelity, fitted(config, task)
     store = open_unchanged(storage) if storage else None
+    config = with_precision(config, store.find_study(config.name) if store else None)
     workers = config.workers or (default_workers(config) if address is None else None)
     latency = estimates.latency_range(config, store, *estimates.run_choices(config, listener))
     space = config.space
@@ -181,7 +191,7 @@ def plan(
             "left_out": list(task.skipped),
         },
         "notes": [
-            *filter(None, [space_line(config)]),
+            *filter(None, [space_line(config), precision_line(config)]),
             *task_lines(asked, config, task),
             *filter(None, [alike_in_proxy(config).removeprefix("note: ")]),
         ],

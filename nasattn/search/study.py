@@ -62,7 +62,8 @@ class StudyConfig:
         max_failures: Share of the trials of one run that may fail, from 0 to 1, once there are some: else the search ends.
         progress_timeout: Seconds after which a trial that has reported nothing counts as hanging and is ended; None: see
             :class:`~nasattn.search.loop.Watchdog`.
-        stretch: Where there are fewer images than the fidelity asks for, train more epochs: nobody has said how many.
+        by_default: Which of ``epochs`` and ``precision`` nobody has chosen: where there are fewer images than the fidelity asks for, they
+            are trained on more often, and a study that goes on elsewhere keeps its precision.
         data: The fingerprint of the task's images, as the driver found them; empty: not known.
         first: Placements to train to the end before any that the sampler chooses, such as published ones; the space need not list them.
     """
@@ -89,7 +90,7 @@ class StudyConfig:
     certify: float = 0.2
     max_failures: float = 0.5
     progress_timeout: float | None = None
-    stretch: bool = False
+    by_default: frozenset[str] = frozenset()
     data: Mapping[str, Any] = field(default_factory=dict)
     first: tuple[str, ...] = ()
 
@@ -292,8 +293,8 @@ def make_config(settings: dict[str, Any], where: str = "") -> StudyConfig:
     """
     given = {k: v for k, v in settings.items() if v is not None and k != "description"}
     space = _space(given)
-    fidelity, recipe, stretch = _proxy_settings(given, where)
-    changes: dict[str, Any] = {"fidelity": fidelity, "recipe": recipe, "stretch": stretch}
+    fidelity, recipe, by_default = _proxy_settings(given, where)
+    changes: dict[str, Any] = {"fidelity": fidelity, "recipe": recipe, "by_default": by_default}
     if "study" in given:
         changes["name"] = str(given.pop("study"))
     changes["limits"] = {cost: Limit.parse(cost, str(given.pop(f"max_{cost}"))) for cost in UNITS if f"max_{cost}" in given}
@@ -319,8 +320,8 @@ def _space(given: dict[str, Any]) -> SearchSpace:
     return load_space(str(space)) if host is None else usual_space(str(host))
 
 
-def _proxy_settings(given: dict[str, Any], where: str) -> tuple[Fidelity, Recipe, bool]:
-    """Fidelity and recipe: what is given, else what a recipe file gives, else the task's defaults; and whether the epochs are such a default."""
+def _proxy_settings(given: dict[str, Any], where: str) -> tuple[Fidelity, Recipe, frozenset[str]]:
+    """Fidelity and recipe: what is given, else what a recipe file gives, else the task's defaults; and which of epochs and precision are such."""
     fidelity, recipe = given.pop("fidelity", {}), given.pop("recipe", {})
     if isinstance(recipe, str):
         from_file, recipe = read_recipe_file(recipe)
@@ -333,7 +334,7 @@ def _proxy_settings(given: dict[str, Any], where: str) -> tuple[Fidelity, Recipe
         raise UsageError(
             f"{where}fidelity: width must be 1 with pretrained weights, got {fidelity['width']}: they fit the whole host only; leave width out"
         )
-    return replace(usual_fidelity, **fidelity), replace(usual_recipe, **recipe), "epochs" not in fidelity
+    return replace(usual_fidelity, **fidelity), replace(usual_recipe, **recipe), frozenset({"epochs", "precision"} - {*fidelity, *recipe})
 
 
 def parse_duration(text: str, what: str = "time budget") -> float:

@@ -1,16 +1,16 @@
-"""On a CPU that multiplies in bfloat16 the host's usual convolutions do, and nothing that would be slower or wrong there."""
+"""In bfloat16 on a CPU the host's usual convolutions compute, and nothing that would be slower or wrong there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from nasattn.proxy import CheckpointedTraining, Checkpoints, Fidelity, ProxyJob, ProxyTraining, Recipe
-from nasattn.proxy.precision import keep_float32, multiplies_bfloat16
+from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe
+from nasattn.proxy.defaults import default_settings
+from nasattn.proxy.precision import keep_float32, usual_precision
 from nasattn.tasks import Task, TaskRequest, load_task
 
 FIDELITY = Fidelity(stem_stride=1, resolution=8, samples=128, val_samples=64, epochs=2, rungs=1)
@@ -21,17 +21,8 @@ def digits() -> Task:
     return load_task("digits", TaskRequest(8, 128, 64))
 
 
-@pytest.fixture(params=[True, False], ids=["able", "unable"])
-def able(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
-    """A CPU with instructions for bfloat16, and one without."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": request.param})
-    multiplies_bfloat16.cache_clear()
-    yield request.param
-    multiplies_bfloat16.cache_clear()
-
-
 def begin(task: Task, placement: str = "sge_g8,none,lka_k7_d2,none", host: str = "nasattn_resnet18", **recipe: Any) -> ProxyTraining:
-    return ProxyTraining(ProxyJob(host, placement, FIDELITY, Recipe(**recipe)), task)
+    return ProxyTraining(ProxyJob(host, placement, FIDELITY, Recipe(**{"precision": "bfloat16", **recipe})), task)
 
 
 def types(model: nn.Module, step: Any) -> dict[str, torch.dtype]:
@@ -48,10 +39,10 @@ def types(model: nn.Module, step: Any) -> dict[str, torch.dtype]:
     return found
 
 
-def test_convolutions_take_it_and_attentions_and_logits_do_not(digits: Task, able: bool) -> None:
-    training = begin(digits)
+@pytest.mark.parametrize(("precision", "host"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_convolutions_take_it_and_attentions_and_logits_do_not(digits: Task, precision: str, host: torch.dtype) -> None:
+    training = begin(digits, precision=precision)
     found = types(training.model, training.step)
-    host = torch.bfloat16 if able else torch.float32
     assert {found[name] for name in ("conv1", "bn1", "layer1.0.conv1", "layer2.0.conv2", "layer3.0.conv1")} == {host}
     inside = [dtype for name, dtype in found.items() if ".se." in name]
     assert inside and set(inside) == {torch.float32}
@@ -59,11 +50,14 @@ def test_convolutions_take_it_and_attentions_and_logits_do_not(digits: Task, abl
     assert all(p.dtype == torch.float32 and p.grad is not None and p.grad.dtype == torch.float32 for p in training.model.parameters())
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_it_learns_what_float32_learns(digits: Task, able: bool, optimizer: str) -> None:
+def test_it_learns_what_float32_learns(digits: Task, precision: str, optimizer: str) -> None:
     task = load_task("digits", TaskRequest(8, 1000, 300))
     fidelity = FIDELITY.changed(samples=1000, val_samples=300, epochs=4)
-    training = ProxyTraining(ProxyJob("nasattn_resnet18", "none,sge_g8,none,none", fidelity, Recipe(optimizer=optimizer)), task)
+    training = ProxyTraining(
+        ProxyJob("nasattn_resnet18", "none,sge_g8,none,none", fidelity, Recipe(optimizer=optimizer, precision=precision)), task
+    )
     while not training.done:
         report = training.step()
     assert report.accuracy > 0.8
@@ -111,14 +105,19 @@ def test_hosts_train_down_to_single_pixels(digits: Task, host: str) -> None:
     assert all(p.isfinite().all() for p in training.model.parameters())
 
 
-def test_a_checkpoint_of_another_arithmetic_is_not_gone_on_from(digits: Task, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoints = Checkpoints(tmp_path)
-    for bfloat16, epoch in ((True, 1.0), (True, 2.0)):
-        monkeypatch.setattr("nasattn.proxy.checkpoint.multiplies_bfloat16", lambda device, said=bfloat16: said)
-        assert CheckpointedTraining(begin(digits), "one", checkpoints).step().epoch == epoch
-    monkeypatch.setattr("nasattn.proxy.checkpoint.multiplies_bfloat16", lambda device: False)
-    assert CheckpointedTraining(begin(digits), "one", checkpoints).step().epoch == 1.0
+def test_a_cpu_without_onednn(digits: Task) -> None:
+    """As on processors for which oneDNN has no bfloat16: slower, not wrong."""
+    with torch.backends.mkldnn.flags(enabled=False):
+        training = begin(digits)
+        while not training.done:
+            report = training.step()
+    assert torch.isfinite(torch.tensor([report.loss, report.accuracy])).all()
 
 
-def test_cuda_always_takes_it(able: bool) -> None:
-    assert multiplies_bfloat16("cuda") and multiplies_bfloat16("cpu") is able
+def test_what_a_device_takes_if_nobody_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for feature, precision in (("avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16"), ("avx2", "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=feature: {"avx2": True, name: True})
+        usual_precision.cache_clear()
+        assert usual_precision("cpu") == default_settings("digits", "cpu")[1].precision == precision
+        assert usual_precision("cuda") == default_settings("cued_digits", "cuda")[1].precision == "bfloat16"
+    usual_precision.cache_clear()

@@ -49,9 +49,8 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts(digits: Task) -> None:
     assert begin(digits).step().notes == ()
 
 
-def test_parts_add_up_to_the_gradient_of_the_batch(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_add_up_to_the_gradient_of_the_batch(digits: Task) -> None:
     """With BatchNorm out of play, parts change nothing but rounding."""
-    monkeypatch.setattr("nasattn.proxy.precision.multiplies_bfloat16", lambda device: False)
     ends = []
     for most in (1000, 10):
         training = begin(digits)
@@ -83,8 +82,7 @@ def test_a_cpu_without_memory() -> None:
 import resource, torch
 torch.set_num_threads(1)
 torch.backends.mkldnn.set_flags(False)
-from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe, precision
-precision.multiplies_bfloat16 = lambda device: False  # without oneDNN it takes a minute
+from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe
 from nasattn.tasks import Split, Task
 split = Split(torch.randint(256, (4096, 3, 32, 32), dtype=torch.uint8), torch.arange(4096) % 2)
 job = ProxyJob("nasattn_resnet18", "none,none,none,none", Fidelity(samples=4096, resolution=32, stem_stride=1, epochs=1, rungs=1), Recipe(batch_size=4096))

@@ -137,6 +137,24 @@ def test_a_study_is_continued_but_not_under_another_configuration(space_file: st
     assert sum(e.reused_from is None for e in more.evaluations) == 3
 
 
+def test_a_study_keeps_its_precision_on_another_machine(
+    space_file: str, url: str, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has no instructions for it: unless the user says another, which is another study."""
+    run_search(configure(space_file, trials=1, recipe={"precision": "bfloat16"}), url, start=start_scripted)
+    for module in ("proxy.defaults", "search.planning"):
+        monkeypatch.setattr(f"nasattn.{module}.usual_precision", lambda device: "float32")
+    here = configure(space_file, trials=2)
+    events: list[Event] = []
+    assert len(run_search(here, url, start=start_scripted, listener=events.append).evaluations) == 2
+    told = [e.text for e in events if isinstance(e, SearchNoted)]
+    assert "the study computes in bfloat16, for which this CPU has no instructions: its proxies take longer here" in told
+    assert plan(here, storage=url)["recipe"]["precision"] == "bfloat16"
+    assert plan(here)["recipe"]["precision"] == "float32"
+    with pytest.raises(StudyError, match=r"recipe\.precision: 'bfloat16' -> 'float32'"):
+        run_search(configure(space_file, trials=2, recipe={"precision": "float32"}), url)
+
+
 def test_real_proxies_are_trained(space_file: str, url: str, ray_session: None) -> None:
     """The default worker: the same seed gives the same accuracies in another database."""
     config = configure(space_file, trials=1)

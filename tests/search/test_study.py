@@ -68,13 +68,16 @@ def test_a_configuration_from_keys() -> None:
         2,
         0.5,
         3,
+        by_default=frozenset({"precision"}),
     )
 
 
 def test_none_stands_for_the_default() -> None:
     settings = dict.fromkeys(("study", "task", "trials", "time_budget", "sampler", "max_latency", "device", "workers", "seed", "fidelity"))
     fidelity, recipe = default_settings("cued_digits", "cpu")
-    assert make_config({"space": "resnet18_stages", **settings}) == StudyConfig(SPACE, fidelity=fidelity, recipe=recipe, stretch=True)
+    assert make_config({"space": "resnet18_stages", **settings}) == StudyConfig(
+        SPACE, fidelity=fidelity, recipe=recipe, by_default=frozenset({"epochs", "precision"})
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,10 +140,10 @@ def test_what_a_training_depends_on(key: str) -> None:
 
 
 def test_a_recipe_of_a_release_without_optimisers_is_that_with_adamw() -> None:
-    """Its trainings are reused and its studies continued; one that has Muon by default now says what differs."""
+    """In float32. Its trainings are reused and its studies continued; one that has Muon by default now says what differs."""
     config = StudyConfig(SPACE, name="one")
     older = stored(config)
-    assert "optimizer" not in older["recipe"]
+    assert not {"optimizer", "precision"} & older["recipe"].keys()
     assert StudyConfig.from_stored(StudyRecord("one", older, {}, 0)).evaluation_identity(PLACEMENT) == config.evaluation_identity(PLACEMENT)
     check_same(older, config)
     with pytest.raises(StudyError, match=r"\(recipe\.optimizer: 'adamw' -> 'muon'\)"):
