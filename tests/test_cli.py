@@ -165,9 +165,10 @@ def test_studies_before_the_first_search(capsys: pytest.CaptureFixture[str], tmp
 
 def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = json.loads(read(capsys, "search", "--space", "resnet18_stages", "--task", "digits", "--dry-run", "--json"))
-    assert plan["study"] == "resnet18_stages-digits-s0"
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine.yaml").write_text(SPACE)
+    plan = json.loads(read(capsys, "search", "--space", "mine.yaml", "--task", "digits", "--dry-run", "--json"))
+    assert plan["study"] == "mine-digits-s0"
+    assert [f.name for f in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 def test_latency_of_one_placement(capsys: pytest.CaptureFixture[str]) -> None:

@@ -238,6 +238,7 @@ def attentions_table(summaries: Sequence[dict[str, Any]]) -> Table:
 def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]:
     """Everything known of one trial."""
     from nasattn.hosts import get_host
+    from nasattn.proxy import Recipe
 
     host = get_host(study.config["space"]["host"])
     latency = trial.latency
@@ -246,7 +247,7 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
         "trial": trial.trial,
         "state": trial.state,
         "placement": trial.placement,
-        "proxy placement": _proxy_placement(host, trial, study.config.get("recipe", {}).get("pretrained", "")),
+        "proxy placement": _proxy_placement(host, trial, study.config["recipe"].get("pretrained", "")),
         "accuracy": trial.accuracy,
         "on test images": trial.held_out,
         "latency": f"{latency.ms:.2f} ms, {latency.ratio:.3f}x ({latency.ratio_low:.3f} to {latency.ratio_high:.3f}) of the plain {latency.baseline_ms:.2f} ms" if latency else None,
@@ -256,6 +257,7 @@ def trial_details(study: StudyRecord, trial: EvaluationRecord) -> dict[str, Any]
         "macs": f"{trial.macs:,}",
         "curve": [_curve_line(point) for point in trial.curve],
         "fidelity": trial.fidelity,
+        "recipe": Recipe.from_dict(study.config["recipe"]).to_dict(),
         "seed": trial.seed,
         "certifies": f"trained again with another seed than the study's, {study.seed}" if trial.seed != study.seed else None,
         "seconds": trial.seconds,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from nasattn.front import FrontMember
+from nasattn.proxy import Recipe
 from nasattn.space import load_space
 from nasattn.store import EvaluationRecord, LatencyRecord, StudyRecord
 
@@ -43,5 +44,5 @@ def member(number: int = 3, placement: str = "none,sge_g32,ela_l,lka_k21_d3", **
 
 def study(name: str = "one") -> StudyRecord:
     space = load_space("resnet50_stages")
-    config = {"space": space.to_dict(), "space_name": space.name, "task": "cued_digits"}
+    config = {"space": space.to_dict(), "space_name": space.name, "task": "cued_digits", "recipe": Recipe(precision="bfloat16").identity()}
     return StudyRecord(name, config, {}, 7, datetime(2024, 2, 3, 4, 5, 6, tzinfo=UTC))

@@ -135,6 +135,7 @@ def test_one_trial() -> None:
         "33.00 ms, 1.100x (1.090 to 1.120) of the plain 30.00 ms",
         "23,512,345",
         "width: 0.125",
+        "precision: bfloat16",
     ):
         assert part in text
     assert "epoch 1: loss 2.2500, accuracy 0.5000, 4.0 s" in text
