@@ -48,7 +48,7 @@ class FrontMember:
         macs: Multiply-accumulates of one image at deployment resolution.
         tier: On the front `certified` once trained with another seed and measured end to end with nothing else running, if its
             membership is more likely than not; else `provisional`; off it `dominated`.
-        p_member: Probability of membership, given the errors above.
+        p_member: Probability that no other of the placements appraised beats it, given the errors above. What was never trained may beat it all the same.
         latency_method: `pair`: measured end to end; `table`: predicted from the additive table.
         latency_exclusive: Nothing else used the device meanwhile; else the latency is `shared`, and cannot certify a member.
         gain: Accuracy minus that of the plain host trained in the same way, over the seeds that both have; None where there is none.

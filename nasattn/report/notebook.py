@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nasattn.front import FrontMember, appraise
-from nasattn.report.tables import count_states, honest_line, latency_mark, mark_notes
+from nasattn.report.tables import MEMBERSHIP, count_states, honest_line, latency_mark, mark_notes
 
 if TYPE_CHECKING:
     from nasattn.store.records import EvaluationRecord, StudyRecord
@@ -23,10 +23,7 @@ def front_html(members: Sequence[FrontMember], heading: str = "") -> str:
         return f"{heading}<p>No completed trial yet.</p>"
     head = "".join(f'<th style="{CELL}">{name}</th>' for name in COLUMNS)
     rows = "".join("<tr>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in _cells(m)) + "</tr>" for m in members)
-    notes = [
-        "p: probability that the placement is on the true front; gain: accuracy above the plain host's, trained in the same way",
-        *mark_notes(members),
-    ]
+    notes = [MEMBERSHIP, "gain: accuracy above the plain host's, trained in the same way", *mark_notes(members)]
     return f'{heading}<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><div style="{DEAD}">{"<br>".join(map(html.escape, notes))}</div>'
 
 

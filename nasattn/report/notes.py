@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from nasattn.front import FrontMember, appraise
 from nasattn.report.markdown import code
 from nasattn.report.plot_front import untrained
-from nasattn.report.tables import count_states, honest_line, latency_mark, mark_notes
+from nasattn.report.tables import MEMBERSHIP, count_states, honest_line, latency_mark, mark_notes
 from nasattn.store.records import METHODS, EvaluationRecord, StudyRecord
 
 BORDER = "*Written by nasattn at the end of each run. What you write below this line stays.*"
@@ -55,7 +55,7 @@ def front_rows(members: Sequence[FrontMember]) -> list[str]:
         f"| {m.trial} | {code(m.placement)} | {m.accuracy:.3f} ± {_spread(m):.3f} | {_latency(m)} | {m.params / 1e6:.2f} M | {m.tier} | {m.p_member:.2f} |"
         for m in members
     ]
-    notes = ["p: probability that the placement is on the true front, given the errors of accuracy and latency", *mark_notes(members)]
+    notes = [MEMBERSHIP, *mark_notes(members)]
     return [
         "| trial | placement | accuracy | latency (95 %) | params | tier | p |",
         "|---|---|---|---|---|---|---|",

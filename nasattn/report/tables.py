@@ -45,7 +45,7 @@ def front_table(members: Sequence[FrontMember], title: str, width: int = 120) ->
             f"{m.gain:+.3f}" if m.gain is not None else "",
         )
         table.add_row(*row[: len(table.columns)])
-    notes = ["p: probability that the placement is on the true front, given the errors of accuracy and latency"]
+    notes = [MEMBERSHIP]
     if width >= 130 and any(m.gain is not None for m in members):
         notes.append("gain: accuracy above the plain host's, trained in the same way")
     notes += mark_notes(members)
@@ -66,6 +66,7 @@ def honest_line(appraised: Sequence[FrontMember]) -> str:
     )
 
 
+MEMBERSHIP = "p: probability that no other placement of the study beats it, given the errors of accuracy and latency"
 MARKS = {"~": METHODS["table"], "*": "something else used the device during the measurement (shared)"}
 
 

@@ -86,7 +86,7 @@ def _membership(data: StudyData) -> str:
     if not certified:
         return "No member of the front is certified yet: for that it has to be trained with another seed and measured end to end (nasattn certify)."
     unsure = [m for m in data.front if m.p_member < 0.5]
-    doubt = f"; {_number(len(unsure), 'member')} rather not on the true front (probability below one half)" if unsure else ""
+    doubt = f"; {_number(len(unsure), 'member')} more likely beaten than not (probability below one half)" if unsure else ""
     return f"{len(certified)} of its {_number(len(data.front), 'member')} {'is' if len(certified) == 1 else 'are'} certified{doubt}."
 
 

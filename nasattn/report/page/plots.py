@@ -79,7 +79,7 @@ def tip(m: FrontMember) -> str:
         f"accuracy {100 * m.accuracy:.1f} % ± {100 * NORMAL_95 * m.accuracy_se:.1f} ({seeds})",
         f"latency {m.latency_ratio:.3f}x ({m.latency_ratio_low:.3f} to {m.latency_ratio_high:.3f}), {m.latency_ms:.2f} ms",
         f"{found}{shared}",
-        f"{m.tier}, on the true front with probability {m.p_member:.2f}",
+        f"{m.tier}, beaten by none with probability {m.p_member:.2f}",
         f"{m.params / 1e6:.2f} M parameters, {m.macs / 1e9:.2f} G multiply-accumulates",
         *([f"{100 * m.gain:+.1f} points against the plain host"] if m.gain is not None else []),
         f"trial {m.trial}",

@@ -15,7 +15,7 @@ from nasattn.report.importance import FEWEST as FEWEST_IMPORTANCES
 from nasattn.report.page import grids
 from nasattn.report.page.html import Html, element, join, paragraph, plot, section, table, text
 from nasattn.report.study_data import StudyData, shown_config
-from nasattn.report.tables import latency_mark
+from nasattn.report.tables import MEMBERSHIP, latency_mark
 from nasattn.report.words import headline, percent
 
 MOST_FAULTS = 20
@@ -73,7 +73,7 @@ def _members(data: StudyData) -> Html:
     more = paragraph(f"And {len(data.front) - len(shown)} more.", class_="note") if len(data.front) > len(shown) else ""
     head = ("placement", "accuracy", "latency", "ms", "p", "tier", "gain", "parameters", "trial")
     note = (
-        "p: probability of being on the true front, given the errors of both; gain: points of accuracy against the plain host trained in the same way; "
+        f"{MEMBERSHIP}; gain: points of accuracy against the plain host trained in the same way; "
         "~ predicted from the table of stages; * something else used the device meanwhile."
     )
     commands = element("pre", "\n".join(f"{_export(data, m)}  # {m.placement}" for m in shown))
