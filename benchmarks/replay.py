@@ -222,14 +222,15 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "random_halving": {"sampler": "random", "halving": True, "certify": 0},
     "uncertified": {"sampler": "placement", "certify": 0},
     "certified": {"sampler": "placement", "certify": 0.2},
+    "certified_longer": {"sampler": "placement", "certify": 0.2},
 }
-FEW = 60  # trials of a search whose claims are checked: as many as a user may have, not most of the table
+FEW = 60  # trials of the searches whose claims are checked: as many as a user may have, not most of the table
 TARGETS = {"compute": 0.12, "halving_compute": 0.35, "true": 0.75, "overclaim": 0.03}
 
 
 def trials_of(search: str, trials: int) -> int:
     """How many trials the search of that name has, where samplers have *trials*."""
-    return min(FEW, trials) if search.endswith("certified") else trials
+    return min(FEW, trials) if search in ("uncertified", "certified") else trials
 
 
 def judge(
@@ -261,7 +262,6 @@ def judge(
     ours = beside("certified")  # as it is by default
     final, whole = np.array([share_at(r["trace"], trials) for r in runs["random_halving"]]), random[:, -1]
     compute = float(np.median([r["compute"] for r in runs["random_halving"]])) / trials
-    certified = told["certified"]
     told["targets"] = {
         "what_tpe_has_in_the_end": {
             "share": round(goal, 4), **ours, "target": TARGETS["compute"] * trials, "without_certification": beside("placement_halving"),
@@ -271,12 +271,16 @@ def judge(
             "share": round(float(np.median(final)), 4), "without": round(float(np.median(whole)), 4), "compute": round(compute, 3),
             "met": bool(np.median(final) >= np.median(whole) and compute <= TARGETS["halving_compute"]),
         },
-        "claims": {
-            "true": certified["true"], "true_uncertified": told["uncertified"]["true"], "overclaim": certified["overclaim"],
-            "met": certified["true"] >= TARGETS["true"] and certified["overclaim"] <= TARGETS["overclaim"],
-        },
+        "claims": _claims(told["certified_longer"]),
+        "claims_of_few_trials": _claims(told["certified"]) | {"true_uncertified": told["uncertified"]["true"]},
     }  # fmt: skip
     return told
+
+
+def _claims(certified: dict[str, Any]) -> dict[str, Any]:
+    """Whether what certified searches claim is true."""
+    claims = {key: certified[key] for key in ("true", "true_certified", "overclaim")}
+    return claims | {"met": claims["true"] >= TARGETS["true"] and claims["overclaim"] <= TARGETS["overclaim"]}
 
 
 def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:

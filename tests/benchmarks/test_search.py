@@ -112,7 +112,8 @@ def test_what_searches_are_judged_by() -> None:
         return {"trace": trace, "compute": trace[-1][0], "claimed": 0.92, "honest": 0.9, **counts}
 
     quick, slow = run([(1.0, 0.2), (2.0, 0.9)], 3), run([(4.0, 0.6)], 1)
-    runs = {"placement_halving": [slow], "random_halving": [slow], "uncertified": [slow], "certified": [quick]}
+    runs = {"placement_halving": [slow], "random_halving": [slow], "uncertified": [slow], "certified_longer": [quick]}
+    runs["certified"] = [run([(1.0, 0.2), (2.0, 0.9)], 2)]
     flat = np.array([[0.1, 0.8]])
     told = replay.judge(runs, 20, flat, flat - 0.3, flat - 0.25, [1, 20])["targets"]
     assert told["what_tpe_has_in_the_end"] == {
@@ -124,5 +125,6 @@ def test_what_searches_are_judged_by() -> None:
         "met": True,
     }
     assert told["halving_alone"] == {"share": 0.6, "without": 0.5, "compute": 0.2, "met": True}
-    assert told["claims"] == {"true": 0.75, "true_uncertified": 0.25, "overclaim": 0.02, "met": True}
+    assert told["claims"] == {"true": 0.75, "true_certified": 1.0, "overclaim": 0.02, "met": True}
+    assert told["claims_of_few_trials"] == {"true": 0.5, "true_certified": 1.0, "true_uncertified": 0.25, "overclaim": 0.02, "met": False}
     assert replay.share_at(quick["trace"], 0.5) == 0.0  # type: ignore[arg-type]
