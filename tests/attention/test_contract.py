@@ -37,7 +37,16 @@ QUADRATIC = {"nl": "its attention is over all pairs of positions"}
 every_token = pytest.mark.parametrize("token", TOKENS)
 own_token = pytest.mark.parametrize("token", OWN)
 # compilers and exporters take seconds: the options are left to the slow run
-shown_token = pytest.mark.parametrize("token", [*list_attention(), *(pytest.param(t, marks=pytest.mark.slow) for t in OPTIONS)])
+
+
+def shown_but_for(*slow: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "token", [pytest.param(t, marks=pytest.mark.slow) if t in slow else t for t in (*list_attention(), *OPTIONS)]
+    )
+
+
+shown_token = shown_but_for(*OPTIONS)
+quickly_compiled_token = shown_but_for("fsla", "bat", *OPTIONS)
 own_shown_token = pytest.mark.parametrize("token", [t for t in list_attention() if t not in COMPARISON])
 half = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 
@@ -211,7 +220,7 @@ def check_compiled(token: str, backend: str, shapes: list[tuple[int, int, int]])
             torch.testing.assert_close(compiled(x), module(x), atol=1e-4, rtol=1e-4)
 
 
-@shown_token
+@quickly_compiled_token
 def test_compiles_whole_for_any_shape(token: str) -> None:
     check_compiled(token, "aot_eager", [(2, 14, 7), (3, 7, 14), (3, 21, 7)])
 

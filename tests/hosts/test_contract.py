@@ -228,10 +228,12 @@ def _takes(model: nn.Module, x: Tensor) -> bool:
     return True
 
 
-IN_EVERY_RUN = ("nasattn_resnet18", "nasattn_regnety_002", "nasattn_convnext_atto", "van_b0")  # graphs take seconds each
+def in_every_run(*those: str) -> list[Any]:
+    """Graphs take seconds to make: *those* hosts' are made in every run, the others' in that of the slow tests."""
+    return [n if n in those else pytest.param(n, marks=pytest.mark.slow) for n in MIXED]
 
 
-@pytest.mark.parametrize("name", [n if n in IN_EVERY_RUN else pytest.param(n, marks=pytest.mark.slow) for n in MIXED])
+@pytest.mark.parametrize("name", in_every_run("nasattn_resnet18", "nasattn_convnextv2_atto"))
 def test_a_graph_gives_the_same(name: str) -> None:
     model, x = enlivened(create(name, MIXED[name], num_classes=3)), image(64, 64)
     expected = model(x)
@@ -255,10 +257,10 @@ def test_onnx_runtime_gives_the_same(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", in_every_run("nasattn_resnet18", "nasattn_efficientnet_b0"))
 def test_torchscript_takes_what_timms_model_does(name: str) -> None:
     x = image(64, 64)
-    for attn in (None, "none"):
+    for attn in (None, "none") if name in PLAIN else ():
         model = create(name, attn)
         torch.testing.assert_close(torch.jit.script(model)(x), model(x))
     placed = enlivened(create(name, MIXED[name]))  # our attentions are traced

@@ -121,7 +121,6 @@ def test_cpu_takes_float32_alone() -> None:
     ("name", "placement"),
     [
         *((name, placement) for name in ("eager", "onnxruntime") for placement in PLACEMENTS),
-        ("compile", "none,sge_g64,ela_b,none"),
         *(pytest.param("compile", placement, marks=pytest.mark.slow) for placement in PLACEMENTS),
     ],
 )

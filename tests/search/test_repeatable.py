@@ -24,7 +24,7 @@ def outcome(store: Store) -> Outcome:
 @pytest.mark.parametrize(
     "sampler",
     [
-        sampler if sampler in ("placement", "random", "evolution") else pytest.param(sampler, marks=pytest.mark.slow)
+        sampler if sampler in ("placement", "random") else pytest.param(sampler, marks=pytest.mark.slow)
         for sampler in sorted(SAMPLERS.keys() - {"auto", "gp"})  # the fits of gp begin from the ones before
     ],
 )

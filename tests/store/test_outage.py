@@ -54,7 +54,7 @@ class Search(threading.Thread):
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
+@pytest.mark.parametrize("mode", [pytest.param("fast", marks=pytest.mark.slow), "immediate"])
 def test_a_server_that_is_stopped_and_started_again(postgres: Server, open_store: Callable[..., Store], mode: str) -> None:
     lines: list[str] = []
     store = open_store(postgres.create(f"outage_{mode}"))
