@@ -39,7 +39,7 @@ from nasattn.store import LatencyRecord, Store  # noqa: E402
 
 SPACE = "resnet18_stages"
 PARTS = ("ours", "optuna", "tune")
-TINY = {"samples": 64, "val_samples": 32, "resolution": 24, "epochs": 1, "rungs": 1}
+TINY = {"samples": 64, "val_samples": 2_000, "resolution": 24, "epochs": 1, "rungs": 1}
 
 
 class Nothing:

@@ -16,6 +16,7 @@ Tier = Literal["certified", "provisional", "dominated"]
 Floats = npt.NDArray[np.float64]
 
 DRAWS = 2000
+SURELY = 4.0  # standard errors by which a point is better in both: it is not in one of ten thousand draws
 NORMAL_95 = 1.96
 SLOWER = 1.05  # a hypervolume's reference latency, times the slowest placement
 CERTIFIED_SEEDS = 2  # trainings of a placement, the one that chose it among them
@@ -146,10 +147,21 @@ def membership(accuracy: Floats, accuracy_se: Floats, log_latency: Floats, log_l
 
     A point without error against itself (the baseline's latency ratio is 1 by definition) has a standard error of 0.
     """
+    drawn = ~_surely_beaten(accuracy, accuracy_se, log_latency, log_latency_se)
     rng = np.random.default_rng(seed)
-    a = accuracy + accuracy_se * rng.standard_normal((DRAWS, len(accuracy)))
-    t = log_latency + log_latency_se * rng.standard_normal((DRAWS, len(accuracy)))
-    return np.asarray(non_dominated(a, t).mean(0))
+    a = accuracy[drawn] + accuracy_se[drawn] * rng.standard_normal((DRAWS, int(drawn.sum())))
+    t = log_latency[drawn] + log_latency_se[drawn] * rng.standard_normal(a.shape)
+    probability = np.zeros(len(accuracy))
+    probability[drawn] = non_dominated(a, t).mean(0)
+    return probability
+
+
+def _surely_beaten(accuracy: Floats, accuracy_se: Floats, log_latency: Floats, log_latency_se: Floats) -> npt.NDArray[np.bool_]:
+    """Which points a member of the front beats in both by more than all errors: whom they beat, that member beats too. ``(n,)``."""
+    members = non_dominated(accuracy, log_latency)
+    higher = accuracy[members] - accuracy[:, None] > SURELY * np.hypot(accuracy_se[members], accuracy_se[:, None])
+    faster = log_latency[:, None] - log_latency[members] > SURELY * np.hypot(log_latency_se[members], log_latency_se[:, None])
+    return np.asarray((higher & faster).any(1))
 
 
 def front(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:

@@ -104,6 +104,20 @@ def test_membership_falls_with_the_distance_and_repeats() -> None:
     assert members([0.5, 0.49], [0.02, 0.02], [1.0, 1.1], [0, 0]) == members([0.5, 0.49], [0.02, 0.02], [1.0, 1.1], [0, 0])
 
 
+@pytest.mark.parametrize("se", [0.002, 0.03, 0.2])
+def test_membership_among_many_is_that_of_all_draws(se: float) -> None:
+    """Those that are surely beaten are not drawn, which changes nobody's probability."""
+    rng = np.random.default_rng(3)
+    latency = np.r_[1.0, np.exp(rng.uniform(0, 0.5, 150))]
+    accuracy = 0.5 + 0.4 * np.tanh(4 * (latency - 1)) - rng.exponential(0.1, 151)
+    latency_se = np.r_[0.0, np.full(150, 0.01)]
+    draws = rng.standard_normal((2, 5000, 151))
+    expected = non_dominated(accuracy + se * draws[0], np.log(latency) + latency_se * draws[1]).mean(0)
+    found = membership(accuracy, np.full(151, se), np.log(latency), latency_se)
+    np.testing.assert_allclose(found, expected, atol=0.05)
+    assert np.all(found[expected == 0] < 0.005)
+
+
 PLAIN = "none,none,none,none"
 
 
