@@ -66,7 +66,7 @@ def accuracy_of(placement: str) -> float:
 def configure(sampler: str, trials: int, workers: int) -> StudyConfig:
     return make_config(
         {"space": SPACE, "study": "driver", "sampler": sampler, "trials": trials, "workers": workers, "fidelity": TINY}
-        | {"deployment": {"resolution": 32}, "latency_seconds": 0.05}
+        | {"deployment": {"resolution": 32}, "latency_seconds": 0.05, "certify": 0}  # else it ends where the front is certified
     )
 
 
