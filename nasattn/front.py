@@ -41,7 +41,8 @@ class FrontMember:
         accuracy_sd: Standard deviation over the seeds; None with one seed, which says nothing of it.
         accuracy_se: Standard error of `accuracy`, of images and seeds; where a placement has few seeds, how far seeds of others differ counts too.
         seeds: Number of seeds.
-        latency_ms: Of the host with the placement.
+        latency_ms: Of the host with the placement: its ratio to the plain host, times that one's median over all measurements of the study. What a
+            stopwatch showed at one time depends on what the machine did meanwhile, and would not compare.
         latency_ratio: To the plain host.
         latency_ratio_low: Lower end of its 95 % interval.
         latency_ratio_high: Upper end.
@@ -236,7 +237,8 @@ def _points(evaluations: Sequence[EvaluationRecord]) -> list[FrontMember]:
             by_placement.setdefault(e.placement, {}).setdefault(e.seed, e)
     groups = [list(of_seed.values()) for of_seed in by_placement.values()]
     noise = _usual_noise([_seed_noise(group) for group in groups if len(group) > 1])
-    return [_point(group, noise) for group in groups]
+    plain_ms = float(np.median([group[0].latency.baseline_ms for group in groups if group[0].latency])) if groups else 0.0
+    return [_point(group, noise, plain_ms) for group in groups]
 
 
 def _usual_noise(repeated: Sequence[tuple[float, int]]) -> float:
@@ -267,7 +269,7 @@ def _seed_noise(group: Sequence[EvaluationRecord]) -> tuple[float, int]:
     return float(((values - values.mean()) ** 2).sum() / variance), len(values) - 1
 
 
-def _point(group: list[EvaluationRecord], noise: float) -> FrontMember:
+def _point(group: list[EvaluationRecord], noise: float, plain_ms: float) -> FrontMember:
     """The point of one placement's trainings, one a seed, where *noise* is how far seeds differ among all placements."""
     first = group[0]
     assert first.latency is not None
@@ -283,7 +285,7 @@ def _point(group: list[EvaluationRecord], noise: float) -> FrontMember:
         accuracy_sd=float(values.std(ddof=1)) if len(values) > 1 else None,
         accuracy_se=math.sqrt(own_noise * _sampling_variance(mean, first.val_samples or 1) / len(values)),
         seeds=len(values),
-        latency_ms=first.latency.ms,
+        latency_ms=first.latency.ratio * plain_ms,
         latency_ratio=first.latency.ratio,
         latency_ratio_low=first.latency.ratio_low,
         latency_ratio_high=first.latency.ratio_high,

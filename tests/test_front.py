@@ -128,6 +128,13 @@ def trial(number: int, placement: str, accuracy: float | None, ratio: float = 1.
     return replace(record, **values)  # type: ignore[arg-type]
 
 
+def test_milliseconds_follow_the_ratios() -> None:
+    """One was measured while the machine was twice as slow: its milliseconds would not compare with the others'."""
+    slow = LatencyRecord(44.4, 40.0, 1.1, 1.09, 1.11, pairs=6, settled=True, exclusive=True)
+    found = front([trial(0, PLAIN, 0.5), trial(1, "se,se,se,se", 0.7, 1.1, latency=slow), trial(2, "sb,sb,sb,sb", 0.8, 1.3)])
+    assert [m.latency_ms for m in found] == pytest.approx([20.0, 22.0, 26.0])
+
+
 def test_a_front_fastest_first() -> None:
     found = front(
         [trial(0, "sb,sb,sb,sb", 0.8, 1.3), trial(1, PLAIN, 0.5), trial(2, "se,se,se,se", 0.7, 1.1), trial(3, "eca,eca,eca,eca", 0.6, 1.2)]
