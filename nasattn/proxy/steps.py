@@ -181,6 +181,6 @@ def prepared(images: Tensor, scale: Scale) -> Tensor:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU, the CPU's allocator or oneDNN, which says no more than that it failed, had no memory left."""
-    said = ("can't allocate memory", "could not create a primitive")
+    """Whether a GPU, one of the CPU's allocators or oneDNN, which says no more than that it failed, had no memory left."""
+    said = ("can't allocate memory", "Cannot allocate memory", "could not create a primitive")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(phrase in str(error) for phrase in said)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe
-from nasattn.proxy.steps import learning_rates
+from nasattn.proxy.steps import is_out_of_memory, learning_rates
 from nasattn.tasks import Task, TaskRequest, load_task
 
 FIDELITY = Fidelity(stem_stride=1, resolution=8, samples=128, val_samples=64, epochs=1, rungs=1)
@@ -73,6 +73,22 @@ def test_when_not_even_one_image_fits_the_trial_says_so(digits: Task) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         training.step()
     assert tried == [32, 16, 8, 4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 128 bytes.",
+            True,
+        ),
+        ("posix_memalign failed:Cannot allocate memory (12)", True),
+        ("could not create a primitive", True),
+        ("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)", False),
+    ],
+)
+def test_what_torch_says_where_a_cpu_has_no_memory(message: str, expected: bool) -> None:
+    assert is_out_of_memory(RuntimeError(message)) == expected
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of memory are Linux's")
