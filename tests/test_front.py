@@ -201,6 +201,8 @@ def test_tiers() -> None:
         latency = replace(once.latency, **doubt)
         assert of(replace(once, latency=latency), replace(again, latency=latency))[sb] == "provisional"
     assert of(once, again, trial(3, "se,se,se,se", 0.9, 1.1))[sb] == "dominated"
+    plain_twice = (trial(3, PLAIN, 0.5, seed=1), trial(4, sb, 0.502, 1.3), trial(5, sb, 0.502, 1.3, seed=1))
+    assert of(*plain_twice)[sb] == "provisional"  # more accurate by less than the errors: a tie
 
 
 def test_what_did_not_complete_is_never_on_it() -> None:

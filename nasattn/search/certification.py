@@ -84,6 +84,6 @@ def _need(point: FrontMember, seeds: int, best: bool, claim: float) -> float:
     if seeds >= MOST_SEEDS:
         return 0.0
     doubt = point.p_member * (1 - point.p_member)
-    if point.on_front and point.p_member >= CERTIFIED_P and seeds < CERTIFIED_SEEDS:
+    if point.on_front and seeds < CERTIFIED_SEEDS and (best or point.p_member >= CERTIFIED_P):
         return 1.0 + best + claim
     return doubt / seeds if doubt > SETTLED else 0.0

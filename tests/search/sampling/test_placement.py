@@ -99,3 +99,22 @@ def test_what_stopped_trials_reached_counts() -> None:
         return mean(accuracy(t.params, 3) for t in study.trials[20:])
 
     assert run(with_rungs=True) > run(with_rungs=False)
+
+
+def test_every_other_suggestion_looks_for_the_knee_of_the_front() -> None:
+    """Where a little accuracy can be bought dearly, what is cheap is improved all the same."""
+    forms = {"none": None, "sge": {"groups": [8, 16, 32, 64]}, "lka": {"kernel": [7, 14, 21]}}
+    space = SearchSpace.from_dict("s", {"host": "nasattn_resnet50", "stages": {"all": forms}})
+    costs = {"none": 0.0, "sge": 0.01, "lka": 0.2}
+    left = {"none": 1.0, "sge": 0.84, "lka": 0.8}  # of what is wrong without it
+
+    def cost(params: dict[str, object]) -> float:
+        return 1 + sum(costs[a.name] for a in space.placement(params))
+
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=PlacementSampler(Domain.of_space(space), cost, seed=1))
+    for _ in range(30):
+        trial = study.ask()
+        study.tell(trial, [1 - 0.5 * math.prod(left[a.name] for a in space.suggest(trial)), cost(trial.params)])
+    asked = [t.values[1] for t in study.trials[STAGES + 2 :]]
+    assert sum(c < 1.1 for c in asked[1::2]) >= 10  # of 12
+    assert sum(c > 1.1 for c in asked[::2]) >= 6
