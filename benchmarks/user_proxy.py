@@ -66,7 +66,7 @@ def user_trial(config: dict[str, Any]) -> dict[str, float]:
         optimizer = Muon(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, nesterov=True)
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=len(train) * fidelity.epochs, pct_start=recipe.warmup)
+    schedule = user_schedule(optimizer, recipe, len(train) * fidelity.epochs)
     spent = dict.fromkeys(("start", "data", "forward", "backward", "update", "validation"), 0.0)
     spent["start"] = time.perf_counter() - entered
     accuracy = 0.0
@@ -94,6 +94,14 @@ def user_trial(config: dict[str, Any]) -> dict[str, float]:
         accuracy = right / len(arrays["val_labels"])
         spent["validation"] += time.perf_counter() - begun
     return {"accuracy": accuracy, **spent}
+
+
+def user_schedule(optimizer: torch.optim.Optimizer, recipe: Any, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """The recipe's schedule, as torch offers it."""
+    if recipe.schedule == "one-cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps, pct_start=recipe.warmup)
+    rising, falling = max(1, int(recipe.warmup * steps)), max(1, int(0.4 * steps))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, (i + 1) / rising, (steps - i) / falling))
 
 
 def user_model(placement: str, fidelity: Any) -> nn.Module:

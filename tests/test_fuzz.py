@@ -46,6 +46,7 @@ RECIPE = {
     "batch_size": 32,
     "lr": 0.01,
     "weight_decay": 0.01,
+    "schedule": "warmup-stable-decay",
     "warmup": 0.1,
     "flip": True,
     "crop": 2,

@@ -13,6 +13,8 @@ LARGEST_SIDE = 10_000  # pixels
 LARGEST_COUNT = 1_000_000_000
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bfloat16")
+SCHEDULES = ("one-cycle", "warmup-stable-decay")
+UNRECORDED = (("optimizer", "adamw"), ("precision", "float32"), ("schedule", "one-cycle"))  # by recipes that knew nothing else
 
 
 class _Settings:
@@ -82,7 +84,7 @@ class Fidelity(_Settings):
 
 @dataclass(frozen=True)
 class Recipe(_Settings):
-    """How a proxy is trained: AdamW or Muon with a one-cycle learning rate (arXiv 1711.05101, 2502.16982, 1708.07120).
+    """How a proxy is trained: AdamW or Muon (arXiv 1711.05101, 2502.16982), with a learning rate in one cycle (1708.07120) or level for most of the time (2404.06395).
 
     Muon (:mod:`nasattn.proxy.muon`) makes the update of each matrix of weights orthogonal and leaves all other parameters to AdamW;
     its updates are as large as AdamW's, so that both take the same learning rates. A step costs more and learns more.
@@ -94,6 +96,8 @@ class Recipe(_Settings):
         batch_size: Images a step.
         lr: The peak of the learning rate.
         weight_decay: The optimiser's, decoupled from the gradient.
+        schedule: Of the learning rate after it has risen: ``one-cycle`` falls along a cosine, ``warmup-stable-decay`` stays at the peak and
+            falls to zero in the last two fifths of the steps.
         warmup: Share of the steps in which the learning rate rises.
         label_smoothing: Of the cross entropy.
         flip: Mirror training images at random (for photographs; not for digits).
@@ -110,6 +114,7 @@ class Recipe(_Settings):
     batch_size: int = 32
     lr: float = 0.005
     weight_decay: float = 0.01
+    schedule: str = "one-cycle"
     warmup: float = 0.1
     label_smoothing: float = 0.0
     flip: bool = False
@@ -124,6 +129,7 @@ class Recipe(_Settings):
         _require_count("batch_size", self.batch_size)
         _require_number("lr", self.lr, lambda v: v > 0, "> 0")
         _require_number("weight_decay", self.weight_decay, lambda v: v >= 0, ">= 0")
+        _require(self.schedule in SCHEDULES, "schedule", self.schedule, " or ".join(SCHEDULES))
         _require_number("warmup", self.warmup, lambda v: 0 < v < 1, "0 < warmup < 1")
         _require_number("label_smoothing", self.label_smoothing, lambda v: 0 <= v < 1, "0 <= label_smoothing < 1")
         _require(isinstance(self.flip, bool), "flip", self.flip, "true or false")
@@ -135,8 +141,8 @@ class Recipe(_Settings):
         _require(self.precision in PRECISIONS, "precision", self.precision, " or ".join(PRECISIONS))
 
     def identity(self) -> dict[str, Any]:
-        """What makes two recipes the same: without AdamW and float32, since releases that knew nothing else recorded neither."""
-        return {k: v for k, v in self.to_dict().items() if (k, v) not in (("optimizer", "adamw"), ("precision", "float32"))}
+        """What makes two recipes the same: without what releases that knew nothing else did not record."""
+        return {k: v for k, v in self.to_dict().items() if (k, v) not in UNRECORDED}
 
 
 def _require_count(name: str, value: Any) -> None:

@@ -78,6 +78,7 @@ def test_a_wrong_fidelity(values: dict[Any, Any], allowed: str) -> None:
         ({"flip": "no"}, "flip must be true or false, got 'no'"),
         ({"optimizer": "sgd"}, "optimizer must be adamw or muon, got 'sgd'"),
         ({"optimizer": ["muon"]}, "optimizer must be adamw or muon, got ['muon']"),
+        ({"schedule": "cosine"}, "schedule must be one-cycle or warmup-stable-decay, got 'cosine'"),
         ({"learning_rate": 0.1}, "unknown key 'learning_rate'; "),
     ],
 )

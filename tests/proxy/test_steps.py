@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe
+from nasattn.proxy.fidelity import SCHEDULES
 from nasattn.proxy.steps import is_out_of_memory, learning_rates
 from nasattn.tasks import Task, TaskRequest, load_task
 
@@ -125,6 +126,26 @@ def test_the_schedule_is_torchs(steps: int, warmup: float) -> None:
             assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
             optimizer.step()
             schedule.step()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 250])
+def test_a_rate_is_never_zero_nor_above_its_peak(schedule: str, steps: int) -> None:
+    rates = learning_rates(0.01, 0.1, steps, schedule)
+    assert rates.shape == (steps,) and rates.min() > 0 and rates.max() <= 0.01 + 1e-9
+
+
+def test_a_stable_rate_rises_stays_and_falls_to_zero() -> None:
+    rates = learning_rates(0.01, 0.1, 100, "warmup-stable-decay")
+    assert rates[:10].tolist() == pytest.approx([0.001 * n for n in range(1, 11)])
+    assert rates[10:60].tolist() == pytest.approx([0.01] * 50)
+    assert rates[60:].tolist() == pytest.approx([0.01 * n / 40 for n in range(40, 0, -1)])
+
+
+def test_the_recipes_schedule_is_followed(digits: Task) -> None:
+    for schedule in SCHEDULES:
+        step = begin(digits, schedule=schedule).step_once
+        assert step.rates[0].tolist() == learning_rates(Recipe().lr, Recipe().warmup, 4, schedule).tolist()
 
 
 def test_a_rate_of_zero_stays_zero() -> None:

@@ -139,15 +139,17 @@ def test_what_a_training_depends_on(key: str) -> None:
     assert same == (key not in ("space", "task", "fidelity", "recipe", "seed"))
 
 
-def test_a_recipe_of_a_release_without_optimisers_is_that_with_adamw() -> None:
+def test_a_recipe_of_a_release_without_optimisers_is_that_with_adamw_in_one_cycle() -> None:
     """In float32. Its trainings are reused and its studies continued; one that has Muon by default now says what differs."""
     config = StudyConfig(SPACE, name="one")
     older = stored(config)
-    assert not {"optimizer", "precision"} & older["recipe"].keys()
+    assert not {"optimizer", "precision", "schedule"} & older["recipe"].keys()
     assert StudyConfig.from_stored(StudyRecord("one", older, {}, 0)).evaluation_identity(PLACEMENT) == config.evaluation_identity(PLACEMENT)
     check_same(older, config)
     with pytest.raises(StudyError, match=r"\(recipe\.optimizer: 'adamw' -> 'muon'\)"):
         check_same(older, replace(config, recipe=Recipe(optimizer="muon")))
+    with pytest.raises(StudyError, match=r"\(recipe\.schedule: 'one-cycle' -> 'warmup-stable-decay'\)"):
+        check_same(older, replace(config, recipe=Recipe(schedule="warmup-stable-decay")))
 
 
 def test_identities_are_short_and_differ_by_placement_but_not_by_space() -> None:
