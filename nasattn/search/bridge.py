@@ -8,11 +8,13 @@ trials as COMPLETE, loses why a trial failed and trains duplicates. Here every t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nasattn.proxy import Checkpoints
 from nasattn.search.events import TrialPaused, TrialResumed
 from nasattn.search.ledger import LiveTrial, enqueue_again
+from nasattn.search.sampling import PlacementSampler
 from nasattn.search.suggestions import Suggestions
 from nasattn.store import State
 
@@ -29,20 +31,23 @@ class PlacementSearch(Suggestions):
 
     def next_trial(self) -> tuple[str, Assignment] | None:
         """What to train now, under which id: a paused trial that has proved good enough, else a new placement; None: nothing, for now."""
-        if (resumed := self._resume()) is not None:
-            return resumed
-        name = next(self._names)
-        suggested = self.suggest(name)
-        if suggested is not None and not isinstance(suggested, str):
-            return name, suggested
-        return self._resume()  # of what was suggested the first rungs may have been known
+        while True:
+            if (resumed := self._resume()) is not None:
+                return resumed
+            name, waited = next(self._names), len(self.paused)
+            suggested = self.suggest(name)
+            if suggested is not None and not isinstance(suggested, str):
+                return name, suggested
+            if len(self.paused) == waited:
+                return None
 
     def _resume(self) -> tuple[str, Assignment] | None:
         if self.budget.nothing_goes_on or not self.paused:
             return None
         # one whose first rungs were trained elsewhere becomes a trial of this study by going on
         full = self.budget.is_full
-        name = self.rungs.next({n: live for n, live in self.paused.items() if live.record.reused_from is None or not full})
+        waiting = {n: live for n, live in self.paused.items() if live.record.reused_from is None or not full}
+        name = self.rungs.next(waiting) or self._wanted(waiting)
         if name is None:
             return None
         live = self.running[name] = self.paused.pop(name)
@@ -54,6 +59,14 @@ class PlacementSearch(Suggestions):
         assert live.record.latency is not None
         self.notify(TrialResumed(live.record.trial, live.record.placement, live.record.latency.ratio))
         return name, self._assignment(live.record)
+
+    def _wanted(self, waiting: Mapping[str, LiveTrial]) -> str | None:
+        """Which of the trials that wait at a rung the sampler would rather have trained on than anything new; None where it has no opinion."""
+        sampler = self.study.sampler
+        if not waiting or self.searched or self._waiting or not isinstance(sampler, PlacementSampler):
+            return None
+        chosen = sampler.goes_on(self.study, [(live.trial.params, live.left) for live in waiting.values()])
+        return None if chosen is None else list(waiting)[chosen]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> bool:
         """A report that is not the last. Whether the worker goes on with the trial; else it is paused at a rung, or has failed."""

@@ -80,6 +80,11 @@ class LiveTrial:
         return next(point for point in reversed(self.curve) if "rung" in point)
 
     @property
+    def left(self) -> float:
+        """The share of its training that is left, 0..1."""
+        return 1 - (self.curve[-1]["epoch"] / self.record.fidelity["epochs"] if self.curve else 0.0)
+
+    @property
     def seconds(self) -> float:
         """That it has been trained."""
         return self.curve[-1].get("seconds", 0.0) if self.curve else 0.0

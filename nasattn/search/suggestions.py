@@ -134,7 +134,7 @@ class Suggestions:
     def suggest(self, trial_id: str) -> Assignment | str | None:
         """A placement to train that is not trained yet, or again, to certify the front.
 
-        FINISHED when the budget is spent, None to ask again after the next report.
+        FINISHED when the budget is spent; None to ask again: at once where a trial stands at a rung now, else after the next report.
         """
         self.ledger.check()
         misses = 0
@@ -145,8 +145,9 @@ class Suggestions:
                     return None
                 self.exhausted = True
                 break
+            waited = len(self.paused)
             assignment, missed = self._take(trial_id, trial)
-            if assignment is not None:
+            if assignment is not None or len(self.paused) > waited:
                 return assignment
             misses += missed
         return self._retrain(trial_id)

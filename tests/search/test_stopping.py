@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -17,6 +18,7 @@ from nasattn.proxy import Checkpoints
 from nasattn.search.budget import growth
 from nasattn.search.continuing import enqueue
 from nasattn.search.samplers import SAMPLERS
+from nasattn.search.sampling import PlacementSampler
 from nasattn.store import Store
 from tests.search.fleet import Fleet, begin, configure, space_file, store
 
@@ -67,6 +69,28 @@ def test_the_samplers_that_learn_halve_by_default(space_file: str, sampler: str)
 def test_without_halving_everything_is_trained_to_the_end(store: Store, space_file: str) -> None:
     Fleet(begin(store, configure(space_file, halving=False))).run()
     assert [e.state for e in store.evaluations("s")] == ["COMPLETE"] * 20
+
+
+def test_what_the_sampler_wants_goes_on_before_anything_new(store: Store, space_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the rule would have it wait, and not before all that was queued stands where it stood."""
+    asked: list[int] = []
+
+    def goes_on(self: PlacementSampler, study: optuna.Study, waiting: list[tuple[dict[str, Any], float]]) -> int | None:
+        asked.append(len(waiting))
+        return max(range(len(waiting)), key=lambda i: waiting[i][1]) if len(waiting) >= 2 else None
+
+    monkeypatch.setattr(PlacementSampler, "goes_on", goes_on)
+    config = configure(space_file, sampler="placement", trials=40)
+    fleet = Fleet(begin(store, config))
+    fleet.run(most=100)
+    assert asked and len(fleet.search.paused) <= 2 + fleet.size
+    waited = len(fleet.search.paused)
+    del asked[:]
+    again = Fleet(begin(store, config))
+    again.run(most=1)
+    assert set(asked) <= {waited, waited + 1, waited - 1}
+    again.run()
+    assert sum(e.stopped_at_rung for e in store.evaluations("s")) <= 1 + fleet.size
 
 
 def test_no_more_than_so_many_wait(store: Store, space_file: str, monkeypatch: pytest.MonkeyPatch) -> None:

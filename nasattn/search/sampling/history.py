@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ class History:
         told: Points of completed trials, ``(n, d)``, in order.
         values: Their objectives, each to be made small, ``(n, k)``.
         curves: For each of them the accuracies at shares of the training, as far as they are known.
-        stopped: Points of pruned trials that have a curve, ``(m, d)``.
+        stopped: Points of pruned trials that have a curve, and of those that wait, ``(m, d)``.
         stopped_curves: Their curves.
         pending: Points that run now, ``(p, d)``.
         seen: All points that were told, run or wait.
@@ -42,7 +42,14 @@ class History:
     turn: int
 
 
-def read_history(study: Study, domain: Domain, own: int, reserved: Mapping[int, Point], cache: dict[int, Point | None]) -> History:
+def read_history(
+    study: Study,
+    domain: Domain,
+    own: int,
+    reserved: Mapping[int, Point],
+    cache: dict[int, Point | None],
+    waiting: Collection[Point] = (),
+) -> History:
     """The history of *study*.
 
     Args:
@@ -51,6 +58,7 @@ def read_history(study: Study, domain: Domain, own: int, reserved: Mapping[int, 
         own: Number of the trial that is being asked for.
         reserved: Points given to trials whose parameters the study may not know yet.
         cache: The points of finished trials, by number; filled here.
+        waiting: Points of trials that are RUNNING in the study, but wait at a rung and may be stopped there.
     """
     signs = np.array([-1.0 if d == StudyDirection.MAXIMIZE else 1.0 for d in study.directions])
     told, values, curves, stopped, stopped_curves, pending = [], [], [], [], [], []
@@ -67,7 +75,7 @@ def read_history(study: Study, domain: Domain, own: int, reserved: Mapping[int, 
             told.append(point)
             values.append(trial.values)
             curves.append(_curve(trial))
-        elif trial.state == TrialState.PRUNED and (curve := _curve(trial)):
+        elif (trial.state == TrialState.PRUNED or point in waiting) and (curve := _curve(trial)):
             stopped.append(point)
             stopped_curves.append(curve)
         elif trial.state == TrialState.RUNNING:

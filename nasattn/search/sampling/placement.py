@@ -8,21 +8,26 @@ shared between the options of a form and between slots) and the point of the gre
 Where there is a baseline every other point is chosen for the knee of the front: only what costs at most twice as much above the
 cheapest point as the knee does counts then. Up to the dearest point a few percent of cost are next to nothing, so without it
 cheap points would be passed over for slightly more accurate ones (benchmarks/README.md has the figures).
+
+Trials that wait at a rung are compared with new points in the same way, by what is expected of them for the training that is left
+(:meth:`PlacementSampler.goes_on`): what they came to there is known to the model like any other observation.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from optuna.study import Study
 
 from nasattn.front import non_dominated
 from nasattn.search.sampling.base import DRAWS, PointSampler
 from nasattn.search.sampling.costs import Cost, CostModel, KnownCosts
 from nasattn.search.sampling.domain import Domain, Ints, Point
-from nasattn.search.sampling.history import Floats, History
+from nasattn.search.sampling.history import Floats, History, read_history
 from nasattn.search.sampling.improvement import Scale, expected_hypervolume, expected_improvement
 from nasattn.search.sampling.kernel import Kernel
 from nasattn.search.sampling.model import Posterior, Weights, fit_weights
@@ -38,6 +43,7 @@ REFIT = 1.15  # growth of the observations after which weights are fitted again
 LOW = 0.2  # quantile of the accuracies from which hypervolume is counted
 KNEE = 0.8  # the cheapest point of the front with this share of what its best gains above that accuracy is its knee
 SPAN = 2.0  # how far hypervolume is counted for the knee, in its cost above the cheapest point
+NONE_WAITS: Mapping[Point, float] = MappingProxyType({})
 
 
 class PlacementSampler(PointSampler):
@@ -73,17 +79,50 @@ class PlacementSampler(PointSampler):
             point = self._best(domain, kernel, known, history, rng)
         return point or _allowed((tuple(p) for p in domain.draw(rng, DRAWS).tolist()), known, history)
 
+    def goes_on(self, study: Study, waiting: Sequence[tuple[Mapping[str, Any], float]]) -> int | None:
+        """Which of the trials that wait at a rung should rather be trained on than any new point.
+
+        Args:
+            study: In which they are RUNNING, each with its ``rungs``.
+            waiting: Of each its parameters and the share of its training that is left, 0..1.
+
+        Returns:
+            Its place among *waiting*; None where a new point promises more, or nothing is known yet.
+        """
+        domain = self._domain(study)
+        if domain is None:
+            return None
+        points = [domain.point(dict(params)) for params, _ in waiting]
+        left = {point: share for point, (_, share) in zip(points, waiting, strict=True) if point is not None}
+        with self._lock:
+            history = read_history(study, domain, len(study.get_trials(deepcopy=False)), self._reserved, self._cache, left)
+            if not left or len(history.told) < 2:
+                return None
+            chosen = self._best(domain, *self._for(domain), history, np.random.default_rng([self._seed, history.turn]), left)
+        return points.index(chosen) if chosen in left else None
+
     def _for(self, domain: Domain) -> tuple[Kernel, KnownCosts | None]:
         if self._model is None or self._model[0] != domain:
             self._model = (domain, Kernel(domain), KnownCosts(self.cost, domain) if self.cost is not None else None)
             self._weights = None
         return self._model[1:]
 
-    def _best(self, domain: Domain, kernel: Kernel, known: KnownCosts | None, history: History, rng: np.random.Generator) -> Point | None:
+    def _best(
+        self,
+        domain: Domain,
+        kernel: Kernel,
+        known: KnownCosts | None,
+        history: History,
+        rng: np.random.Generator,
+        waiting: Mapping[Point, float] = NONE_WAITS,
+    ) -> Point | None:
+        """The most promising of the points that are new and of those *waiting*, of which only a share of the training is left."""
         accuracy = -history.values[:, 0]
         scale = Scale.of(accuracy)
         told_cost = history.values[:, 1] if history.values.shape[1] > 1 else None
         pool = candidates(domain, history, accuracy, told_cost, rng)
+        pool = np.vstack([np.array(list(waiting), dtype=np.int64).reshape(-1, pool.shape[1]), pool])
+        left = np.concatenate([list(waiting.values()), np.ones(len(pool) - len(waiting))])
         if not len(pool):
             return None
         observed = observe(history, accuracy, scale, MOST)
@@ -103,13 +142,14 @@ class PlacementSampler(PointSampler):
         count = np.r_[: observed.told, len(observed.points) : len(points)]  # told, and running as if told
         reached = scale.back(mean_known[count])
         if cost_known is None or cost_pool is None:
-            return _first(pool, expected_improvement(mean, sd, scale, float(reached.max())), mean + sd)
+            return _first(pool, expected_improvement(mean, sd, scale, float(reached.max())) / left, mean + sd)
         reference = (float(np.quantile(accuracy, LOW)), float(max(cost_pool.max(), cost_known.max())))
         if domain.baseline is not None and _begun(history) % 2:
             reference = _knee(reached, cost_known[count], reference)
 
         def gain(which: Ints, cost: Floats) -> Floats:
-            return expected_hypervolume(mean[which], sd[which], cost, scale, reached, cost_known[count], reference)
+            widened = expected_hypervolume(mean[which], sd[which], cost, scale, reached, cost_known[count], reference)
+            return np.asarray(widened / left[which])
 
         score = gain(np.arange(len(pool)), cost_pool)
         if known is None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import optuna
 from problems import STAGES, accuracy, key, latency, suggest, two_objectives
 
+from nasattn.attention import Placement
 from nasattn.front import hypervolume, non_dominated
 from nasattn.search.sampling import Domain, PlacementSampler
 from nasattn.space import SearchSpace
@@ -99,6 +101,41 @@ def test_what_stopped_trials_reached_counts() -> None:
         return mean(accuracy(t.params, 3) for t in study.trials[20:])
 
     assert run(with_rungs=True) > run(with_rungs=False)
+
+
+def test_of_the_trials_that_wait_the_one_that_promises_most_goes_on() -> None:
+    """Unless anything new promises more."""
+    forms = {"none": None, "sge": {"groups": [8, 16]}, "ela_t": None, "se": None}
+    space = SearchSpace.from_dict("s", {"host": "nasattn_resnet50", "stages": {"all": forms}})
+    gains = {"none": 0.0, "sge": 0.1, "ela": 0.02, "se": -0.05}
+
+    def final(placement: Placement) -> float:
+        return 0.4 + sum(gains[a.name] for a in placement)
+
+    sampler = PlacementSampler(Domain.of_space(space), lambda params: 1.0 + 0.01 * len(params), seed=0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    assert sampler.goes_on(study, [({}, 0.5)]) is None
+    for _ in range(24):
+        trial = study.ask()
+        accuracy = final(space.suggest(trial))
+        trial.set_user_attr("rungs", [[0.5, accuracy / 2], [1.0, accuracy]])
+        study.tell(trial, [accuracy, 1.0 + 0.01 * len(trial.params)])
+
+    def wait(early: dict[str, float]) -> list[tuple[dict[str, Any], float]]:
+        """Trials of these placements, which no other trial has, with what they came to half the way."""
+        waiting = []
+        for placement, reached in early.items():
+            study.enqueue_trial(space.params(Placement.parse(placement)))
+            trial = study.ask()
+            space.suggest(trial)
+            trial.set_user_attr("rungs", [[0.5, reached]])
+            waiting.append((trial.params, 0.5))
+        return waiting
+
+    poor = wait({"se,se,se,none": 0.1, "se,se,none,se": 0.1})
+    assert sampler.goes_on(study, poor) is None
+    best = max(t.values[0] for t in study.trials[:24])
+    assert sampler.goes_on(study, [*poor, *wait({"ela_t,none,se,ela_t": 0.6 * best})]) == 2
 
 
 def test_every_other_suggestion_looks_for_the_knee_of_the_front() -> None:
