@@ -55,7 +55,7 @@ def user_trial(config: dict[str, Any]) -> dict[str, float]:
             return self.transform(self.images[index]), int(self.labels[index])
 
     torch.manual_seed(0)
-    model = user_model(config["placement"], fidelity)
+    model = user_model(config["placement"], fidelity, int(arrays["train_labels"].max()) + 1)
     workers = config["loader_workers"]
     train = DataLoader(Images("train"), recipe.batch_size, shuffle=True, num_workers=workers, drop_last=True)
     val = DataLoader(Images("val"), 100, num_workers=workers)
@@ -104,7 +104,7 @@ def user_schedule(optimizer: torch.optim.Optimizer, recipe: Any, steps: int) -> 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, (i + 1) / rising, (steps - i) / falling))
 
 
-def user_model(placement: str, fidelity: Any) -> nn.Module:
+def user_model(placement: str, fidelity: Any, classes: int) -> nn.Module:
     """timm's ResNet of the proxy's shape in torch's own memory format, each attention computed by its paper's formula."""
     import naive
 
@@ -114,7 +114,7 @@ def user_model(placement: str, fidelity: Any) -> nn.Module:
     from nasattn.hosts import get_host
 
     model = get_host(HOST).build_proxy(
-        placement, width=fidelity.width, blocks=fidelity.blocks, stem_stride=fidelity.stem_stride, num_classes=10
+        placement, width=fidelity.width, blocks=fidelity.blocks, stem_stride=fidelity.stem_stride, num_classes=classes
     )
     formulas: dict[type[nn.Module], Callable[..., torch.Tensor]] = {
         SpatialGroupEnhance: naive.sge,

@@ -49,6 +49,7 @@ RECIPE = {
     "schedule": "warmup-stable-decay",
     "warmup": 0.1,
     "flip": True,
+    "dihedral": True,
     "crop": 2,
     "pretrained": "",
     "label_smoothing": 0.1,

@@ -52,7 +52,7 @@ def _with_adamw(kind: str, task: str) -> tuple[Fidelity, Recipe]:
             return Fidelity(stem_stride=1, resolution=16, epochs=6), Recipe()
         case "pathfinder":
             # wider than what a cell of a plain proxy sees, 35 pixels: over 32 pixels everybody follows every path in the end
-            return Fidelity(resolution=36, samples=16_000, epochs=3), Recipe(flip=True)
+            return Fidelity(resolution=36, samples=16_000, epochs=3), Recipe(dihedral=True)
     if task.startswith(("torch/cifar", "hfds/cifar")):
         return Fidelity(stem_stride=1, resolution=32, samples=10_000, epochs=3), _PHOTOGRAPHS.changed(crop=4)
     return Fidelity(resolution=64, samples=8_000, epochs=3), _PHOTOGRAPHS.changed(crop=8)

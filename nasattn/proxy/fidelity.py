@@ -14,7 +14,12 @@ LARGEST_COUNT = 1_000_000_000
 OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("one-cycle", "warmup-stable-decay")
-UNRECORDED = (("optimizer", "adamw"), ("precision", "float32"), ("schedule", "one-cycle"))  # by recipes that knew nothing else
+UNRECORDED = (
+    ("optimizer", "adamw"),
+    ("precision", "float32"),
+    ("schedule", "one-cycle"),
+    ("dihedral", False),
+)  # by recipes that knew nothing else
 
 
 class _Settings:
@@ -101,6 +106,7 @@ class Recipe(_Settings):
         warmup: Share of the steps in which the learning rate rises.
         label_smoothing: Of the cross entropy.
         flip: Mirror training images at random (for photographs; not for digits).
+        dihedral: Turn and mirror training images at random, into any of the square's eight symmetries (where there is no up or down).
         crop: Shift training images at random by up to so many pixels each way, edges reflected.
         pretrained: Where the weights come from: a checkpoint file, or a tag of timm's plain model such as ``a1_in1k`` (which
             timm downloads). Empty: the proxy is a reduced host that starts at random.
@@ -118,6 +124,7 @@ class Recipe(_Settings):
     warmup: float = 0.1
     label_smoothing: float = 0.0
     flip: bool = False
+    dihedral: bool = False
     crop: int = 0
     pretrained: str = ""
     backbone_lr: float = 0.0005
@@ -132,7 +139,8 @@ class Recipe(_Settings):
         _require(self.schedule in SCHEDULES, "schedule", self.schedule, " or ".join(SCHEDULES))
         _require_number("warmup", self.warmup, lambda v: 0 < v < 1, "0 < warmup < 1")
         _require_number("label_smoothing", self.label_smoothing, lambda v: 0 <= v < 1, "0 <= label_smoothing < 1")
-        _require(isinstance(self.flip, bool), "flip", self.flip, "true or false")
+        for name in ("flip", "dihedral"):
+            _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         _require(type(self.crop) is int and self.crop >= 0, "crop", self.crop, "a number of pixels, 0 or more")
         _require(isinstance(self.pretrained, str), "pretrained", self.pretrained, "a checkpoint file or a tag of timm, such as a1_in1k")
         _require_number("backbone_lr", self.backbone_lr, lambda v: v >= 0, ">= 0")

@@ -54,6 +54,22 @@ def test_only_flips() -> None:
     assert torch.equal(moved[0], images[0].flip(2)) and torch.equal(moved[1], images[1])
 
 
+def test_an_image_is_taken_in_any_of_the_squares_eight_symmetries() -> None:
+    image = numbered()[0]
+    turned = [image.rot90(turns, (1, 2)) for turns in range(4)]
+    expected = {t.numpy().tobytes() for i in turned for t in (i, i.flip(2))}
+    moved = augment(image.expand(8, -1, -1, -1), torch.tensor([[i, 0, 0] for i in range(8)]), Recipe(dihedral=True))
+    assert {m.numpy().tobytes() for m in moved} == expected and len(expected) == 8
+    assert torch.equal(moved[0], image) and torch.equal(moved[1], image.flip(2))
+
+
+def test_all_symmetries_are_drawn_equally_often() -> None:
+    order, draws = draw_epoch(4000, Recipe(dihedral=True, flip=True, crop=1), 0, 0)
+    assert torch.equal(order, draw_epoch(4000, Recipe(), 0, 0)[0])
+    assert torch.equal(draws[:, 1:], draw_epoch(4000, Recipe(crop=1), 0, 0)[1][:, 1:])
+    assert torch.bincount(draws[:, 0], minlength=8).min() > 400 and draws[:, 0].max() == 7
+
+
 def test_streams_differ() -> None:
     seeds = {stream(a, b) for a in range(30) for b in range(30)}
     assert len(seeds) == 900 and stream(1, 2) != stream(1, 2, 0)

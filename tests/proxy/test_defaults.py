@@ -35,9 +35,15 @@ def test_digits_are_not_mirrored_and_photographs_are() -> None:
     assert all(default_settings(t, "cpu")[1].flip for t in ("torch/cifar100", "a/folder"))
 
 
+def test_paths_have_no_up_nor_down() -> None:
+    assert all(default_settings("pathfinder", device)[1].dihedral for device in ("cpu", "cuda"))
+    assert not any(default_settings(t, "cpu")[1].dihedral for t in ("cued_digits", "digits", "torch/cifar10", "a/folder"))
+
+
 def test_small_networks_learn_relations_by_muon_and_large_ones_by_adamw() -> None:
     for task in ("cued_digits", "pathfinder/6"):
-        assert default_settings(task, "cpu")[1].optimizer == "muon"
+        recipe = default_settings(task, "cpu")[1]
+        assert (recipe.optimizer, recipe.schedule) == ("muon", "warmup-stable-decay")
         assert {default_settings(task, *large)[1].optimizer for large in (("cuda",), ("cpu", True), ("cuda", True))} == {"adamw"}
     assert default_settings("a/folder", "cpu")[1].optimizer == "adamw"
 

@@ -76,6 +76,7 @@ def test_a_wrong_fidelity(values: dict[Any, Any], allowed: str) -> None:
         ({"warmup": 1}, "warmup must be 0 < warmup < 1, got 1"),
         ({"label_smoothing": 1}, "label_smoothing must be 0 <= label_smoothing < 1, got 1"),
         ({"flip": "no"}, "flip must be true or false, got 'no'"),
+        ({"dihedral": 1}, "dihedral must be true or false, got 1"),
         ({"optimizer": "sgd"}, "optimizer must be adamw or muon, got 'sgd'"),
         ({"optimizer": ["muon"]}, "optimizer must be adamw or muon, got ['muon']"),
         ({"schedule": "cosine"}, "schedule must be one-cycle or warmup-stable-decay, got 'cosine'"),
