@@ -42,7 +42,8 @@ class PlacementSearch(Suggestions):
                 return None
 
     def _resume(self) -> tuple[str, Assignment] | None:
-        if self.budget.nothing_goes_on or not self.paused:
+        # what is queued stood at a rung or was in training when the search was interrupted: it comes first, so that the same trials are compared
+        if self.budget.nothing_goes_on or not self.paused or self._waiting:
             return None
         # one whose first rungs were trained elsewhere becomes a trial of this study by going on
         full = self.budget.is_full
@@ -63,7 +64,7 @@ class PlacementSearch(Suggestions):
     def _wanted(self, waiting: Mapping[str, LiveTrial]) -> str | None:
         """Which of the trials that wait at a rung the sampler would rather have trained on than anything new; None where it has no opinion."""
         sampler = self.study.sampler
-        if not waiting or self.searched or self._waiting or not isinstance(sampler, PlacementSampler):
+        if not waiting or self.searched or not isinstance(sampler, PlacementSampler):
             return None
         chosen = sampler.goes_on(self.study, [(live.trial.params, live.left) for live in waiting.values()])
         return None if chosen is None else list(waiting)[chosen]
