@@ -100,7 +100,9 @@ def user_schedule(optimizer: torch.optim.Optimizer, recipe: Any, steps: int) -> 
     """The recipe's schedule, as torch offers it."""
     if recipe.schedule == "one-cycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps, pct_start=recipe.warmup)
-    rising, falling = max(1, int(recipe.warmup * steps)), max(1, int(0.4 * steps))
+    from nasattn.proxy.steps import DECAY
+
+    rising, falling = max(1, int(recipe.warmup * steps)), max(1, int(DECAY * steps))
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min(1.0, (i + 1) / rising, (steps - i) / falling))
 
 

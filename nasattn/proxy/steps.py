@@ -20,7 +20,7 @@ from nasattn.proxy.network import parameter_groups
 from nasattn.proxy.precision import autocast
 
 WARM_UP = 3  # steps before a graph is captured, in which libraries choose their kernels and the optimiser makes its state
-DECAY = 0.4  # share of the steps, at the end, in which warmup-stable-decay falls; .3 and .6 come to the same accuracies, .15 to lower ones
+DECAY = 0.4  # share of the steps, at the end, in which warmup-stable-decay falls; with .3 accuracies are not told apart from these
 Scale = tuple[Tensor, Tensor]
 
 
