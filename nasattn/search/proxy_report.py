@@ -47,12 +47,14 @@ class ProxyReport:
         longer: Times the proxy's epochs that the long runs had.
         long_runs: The names of their studies, one for each seed.
         agreement: Between proxy and long runs, beside the counted predictors.
+        stopped: How many of the placements the search had stopped at a rung, whose proxies were trained to the end for this.
     """
 
     study: str
     longer: int
     long_runs: tuple[str, ...]
     agreement: Agreement
+    stopped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -61,12 +63,13 @@ class ProxyReport:
             "longer": self.longer,
             "long_runs": list(self.long_runs),
             "agreement": self.agreement.to_dict(),
+            "stopped": self.stopped,
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProxyReport:
         """The inverse of :meth:`to_dict`."""
-        return cls(values["study"], values["longer"], tuple(values["long_runs"]), Agreement.from_dict(values["agreement"]))
+        return cls(values["study"], values["longer"], tuple(values["long_runs"]), Agreement.from_dict(values["agreement"]), values.get("stopped", 0))
 
 
 def stored_proxy_report(store: Store, study: str) -> ProxyReport | None:
@@ -89,9 +92,12 @@ def run_proxy_report(
 ) -> ProxyReport:
     """Train placements of a study longer and compare.
 
+    Placements that the search stopped at a rung take part, below those that it did not: who was stopped is half of what a proxy
+    decides, and among those that were kept alone any ranking looks worse than it is. Their proxies are trained to the end first.
+
     Args:
         store: The database.
-        study: With completed trials.
+        study: With trials that are completed or were stopped at a rung.
         placements: How many, spread evenly over the ranks of the study's accuracies, the best and the worst among them.
         longer: Times the proxy's epochs.
         seeds: Long runs of each placement, none of them with the study's own seed.
@@ -101,26 +107,31 @@ def run_proxy_report(
         start: What a worker does with a trial; the default trains the proxy.
 
     Raises:
-        UsageError: The study has too few completed trials, or a number is too small.
+        UsageError: The study has too few such trials, or a number is too small.
         NasattnError: The trainings were interrupted; the same call continues them.
     """
     for name, value, least in (("placements", placements, FEWEST), ("longer", longer, 2), ("seeds", seeds, 2)):
         if value < least:
             raise UsageError(f"{name} must be at least {least}, got {value}")
     config = replace(StudyConfig.from_stored(store.study(study)), workers=workers)
-    trials = completed(store, study)
+    trials = ranked(store, study)
     if len(trials) < FEWEST:
         raise StudyError(
-            f"study {study!r} has {len(trials)} completed placements with a latency; a report needs at least {FEWEST}: "
+            f"study {study!r} has {len(trials)} trained placements with a latency; a report needs at least {FEWEST}: "
             f"continue it by `nasattn search --study {study} --trials {3 * FEWEST} ...`"
         )
-    chosen = [trials[i] for i in stratified(np.array([t.accuracy for t in trials], float), placements, config.seed)]
+    chosen = [trials[i] for i in stratified(np.array([_standing(t, config.fidelity.rungs) for t in trials]), placements, config.seed)]
+    stopped = [Placement.parse(t.placement) for t in chosen if t.state != "COMPLETE"]
+    whole = replace(config, name=f"{config.name}-x1-s{config.seed}", trials=max(1, len(stopped)), sampler="random")
     longs = [long_run(config, longer, config.seed + 1 + number, len(chosen)) for number in range(seeds)]
     tokens = [Placement.parse(t.placement) for t in chosen]
     quiet_libraries()
     with ray_cluster(address, workers or default_workers(config)):
+        if stopped:
+            evaluate(store, whole, stopped, listener, start)
         for long in longs:
             evaluate(store, long, tokens, listener, start)
+    proxies = (accuracy_of(store, whole.name) if stopped else {}) | {t.placement: t.accuracy for t in chosen if t.accuracy is not None}
     accuracies = [accuracy_of(store, long.name) for long in longs]
     report = ProxyReport(
         study,
@@ -128,23 +139,34 @@ def run_proxy_report(
         tuple(long.name for long in longs),
         agree(
             [t.placement for t in chosen],
-            np.array([t.accuracy for t in chosen], float),
+            np.array([proxies.get(t.placement, math.nan) for t in chosen]),
             np.array([[found.get(t.placement, math.nan) for found in accuracies] for t in chosen]),
             np.array([t.latency.ratio for t in chosen if t.latency]),
             counted(config, chosen),
         ),
+        len(stopped),
     )
     store.save_report(study, PROXY_REPORT, report.to_dict())
     return report
 
 
-def completed(store: Store, study: str) -> list[EvaluationRecord]:
-    """The first completed trial of each placement of *study* that has a latency."""
+def ranked(store: Store, study: str) -> list[EvaluationRecord]:
+    """Of each placement of *study* that has a latency the first completed trial, else the first that was stopped at a rung."""
+    trials = [t for t in store.evaluations(study) if t.latency is not None]
+    completed = [t for t in trials if t.state == "COMPLETE" and t.accuracy is not None]
     first: dict[str, EvaluationRecord] = {}
-    for trial in store.evaluations(study, state="COMPLETE"):
-        if trial.accuracy is not None and trial.latency is not None:
-            first.setdefault(trial.placement, trial)
+    for trial in (*completed, *(t for t in trials if t.stopped_at_rung)):
+        first.setdefault(trial.placement, trial)
     return list(first.values())
+
+
+def _standing(trial: EvaluationRecord, rungs: int) -> float:
+    """What puts trials in the order of the search: the accuracy, 0..1, and for one that was stopped, less by 1 for each rung that it missed."""
+    if trial.state == "COMPLETE":
+        assert trial.accuracy is not None
+        return trial.accuracy
+    last = [point for point in trial.curve if "rung" in point][-1]
+    return last["accuracy"] - (rungs - last["rung"])
 
 
 def long_run(config: StudyConfig, longer: int, seed: int, trials: int) -> StudyConfig:

@@ -26,7 +26,7 @@ from nasattn.proxy.recipe_file import write_recipe_file
 from nasattn.search.cluster import quiet_libraries, ray_cluster
 from nasattn.search.events import Event
 from nasattn.search.planning import check_buildable, default_workers
-from nasattn.search.proxy_report import accuracy_of, completed, evaluate, stored_proxy_report
+from nasattn.search.proxy_report import accuracy_of, evaluate, ranked, stored_proxy_report
 from nasattn.search.study import StudyConfig
 from nasattn.store import Store
 from nasattn.tasks import load_task
@@ -147,7 +147,7 @@ class _Truth:
         self.placements = [p.placement for p in agreement.points]
         self.long = np.array([[np.nan if v is None else v for v in p.long_runs] for p in agreement.points])
         self.latency = np.array([p.latency_ratio for p in agreement.points])
-        known = {t.placement: t for t in completed(store, study)}
+        known = {t.placement: t for t in ranked(store, study)}
         self.params = np.array([float(known[p].params) for p in self.placements])
 
     def judge(self, config: StudyConfig, limit: float) -> Candidate:

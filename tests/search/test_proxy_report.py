@@ -18,7 +18,7 @@ from nasattn.search.proxy_report import evaluate, run_proxy_report, stored_proxy
 from nasattn.search.study import StudyConfig, make_config
 from nasattn.search.tune_proxy import Candidate, _Suggestions, estimated_seconds, tune_proxy
 from nasattn.store import Store
-from tests.search.workers import Scripted, start_truthful
+from tests.search.workers import Scripted, start_by_rungs, start_truthful
 
 SPACE = """
 host: nasattn_resnet18
@@ -83,6 +83,28 @@ def fails(*job: Any) -> Any:
     raise AssertionError("nothing is to be trained")
 
 
+def test_what_the_search_stopped_takes_part_and_is_trained_to_the_end_first(tmp_path: Path, ray_session: None) -> None:
+    (tmp_path / "small.yaml").write_text(SPACE)
+    url = f"sqlite:///{tmp_path / 'halved.db'}"
+    settings: dict[str, Any] = {"deployment": {"resolution": 64}, "latency_seconds": 0.2, "trials": 16, "certify": 0, "workers": 1}
+    fidelity = {**TINY, "epochs": 2, "rungs": 2}
+    halved = make_config(
+        {"space": str(tmp_path / "small.yaml"), "study": "h", "sampler": "random", "halving": True, "fidelity": fidelity, **settings}
+    )
+    run_search(halved, url, start=start_by_rungs)
+    store = Store(url)
+    stopped = {t.placement for t in store.evaluations("h") if t.stopped_at_rung}
+    assert 4 <= len(stopped) <= 12
+    found = run_proxy_report(store, "h", placements=16, longer=3, seeds=2, start=start_by_rungs)
+    assert found.stopped == len(stopped) and len(found.agreement.points) == 16 and found.agreement.dropped == 0
+    whole = {t.placement: t for t in store.evaluations("h-x1-s0")}
+    assert set(whole) == stopped and {t.state for t in whole.values()} == {"COMPLETE"}
+    points = {p.placement: p for p in found.agreement.points}
+    assert all(points[p].proxy == whole[p].accuracy for p in stopped)  # what they came to, not what they stood at
+    assert all(p.proxy == p.long_run for p in points.values()) and found.agreement.proxy.tau.value == pytest.approx(1.0)
+    assert run_proxy_report(store, "h", placements=16, longer=3, seeds=2, start=fails) == found == stored_proxy_report(store, "h")
+
+
 @pytest.mark.slow
 def test_a_placement_that_fails_is_left_out_and_counted(studied: tuple[Store, str], report: Any) -> None:
     found = run_proxy_report(studied[0], "s", placements=8, longer=2, seeds=2, start=start_failing_eca)
@@ -137,7 +159,7 @@ def test_too_few_trials(tmp_path: Path, ray_session: None) -> None:
     url = f"sqlite:///{tmp_path / 'few.db'}"
     settings: dict[str, Any] = {"fidelity": TINY, "deployment": {"resolution": 64}, "latency_seconds": 0.2, "trials": 2}
     run_search(make_config({"space": str(tmp_path / "small.yaml"), "study": "few", **settings}), url, start=start_truthful)
-    with pytest.raises(StudyError, match="study 'few' has 2 completed placements with a latency; a report needs at least 8"):
+    with pytest.raises(StudyError, match="study 'few' has 2 trained placements with a latency; a report needs at least 8"):
         run_proxy_report(Store(url), "few")
     with pytest.raises(StudyError, match="no proxy report, whose long runs tell what is true"):
         tune_proxy(Store(url), "few", 10, tmp_path / "out.yaml")

@@ -64,6 +64,21 @@ def start_truthful(job: ProxyJob, task: str, identity: str) -> Truthful:
     return Truthful(job)
 
 
+class TruthfulByRungs(Truthful):
+    """A truthful trial that reports at a rung after each epoch, where it is a little below what it comes to."""
+
+    def step(self) -> TrainingReport:
+        epoch = self.epoch + 1
+        report = super().step()
+        self.epoch = epoch
+        below = 0.01 * (self.job.fidelity.epochs - epoch)
+        return replace(report, epoch=epoch, accuracy=report.accuracy - below, rung=epoch)
+
+
+def start_by_rungs(job: ProxyJob, task: str, identity: str) -> TruthfulByRungs:
+    return TruthfulByRungs(job)
+
+
 class KilledOnce:
     """A real training whose process is killed after its first report, the first time that its placement is trained."""
 
