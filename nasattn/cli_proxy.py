@@ -69,7 +69,9 @@ def _show(report: ProxyReport, as_json: bool) -> None:
     printer.print(agreement_table(report.agreement, printer.width))
     stopped = f" Proxies of {report.stopped} that the search had stopped at a rung were trained to the end." if report.stopped else ""
     printer.print(
-        f"\nLong runs: {report.longer} times the epochs of {report.study}, on images held out of it.{stopped}", highlight=False, soft_wrap=True
+        f"\nLong runs: {report.longer} times the epochs of {report.study}, on images held out of it.{stopped}",
+        highlight=False,
+        soft_wrap=True,
     )
     printer.print(f"{verdict(report.agreement)} {context(report.agreement)}", highlight=False, soft_wrap=True)
 

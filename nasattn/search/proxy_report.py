@@ -69,7 +69,13 @@ class ProxyReport:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProxyReport:
         """The inverse of :meth:`to_dict`."""
-        return cls(values["study"], values["longer"], tuple(values["long_runs"]), Agreement.from_dict(values["agreement"]), values.get("stopped", 0))
+        return cls(
+            values["study"],
+            values["longer"],
+            tuple(values["long_runs"]),
+            Agreement.from_dict(values["agreement"]),
+            values.get("stopped", 0),
+        )
 
 
 def stored_proxy_report(store: Store, study: str) -> ProxyReport | None:
