@@ -1,7 +1,7 @@
 """How fast proxies train, and what one comes to, beside what a user would write.
 
     python benchmarks/proxy.py                           # some 15 minutes on two cores
-    python benchmarks/proxy.py --parts speed time        # also: ceiling, memory, precision, seeds, threads, compile
+    python benchmarks/proxy.py --parts speed time        # also: ceiling, memory, precision, kernels, seeds, threads, compile
 
 A user's trial is a fresh Ray function trial per placement: timm's ResNet of the same shape with the papers' formulas, contiguous
 float32, torchvision's transforms image by image, a DataLoader with workers. Ours is a Ray worker that lives on, with the data
@@ -29,7 +29,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from proxy_steps import compiled, memory, precision, seeds_together, threads  # noqa: E402
+from proxy_steps import compiled, large_kernels, memory, precision, seeds_together, threads  # noqa: E402
 from user_proxy import HOST, TASK, save_data, user_trial, user_trials, usual_recipe  # noqa: E402
 
 PLACEMENTS = (
@@ -46,7 +46,7 @@ PLACEMENTS = (
     "none,lka_k7_d3,none,none",
     "sb,none,none,ela_t",
 )
-PARTS = ("speed", "time", "ceiling", "memory", "precision", "seeds", "threads", "compile")
+PARTS = ("speed", "time", "ceiling", "memory", "precision", "kernels", "seeds", "threads", "compile")
 
 
 class Listed:
@@ -225,6 +225,7 @@ def main() -> None:
         "ceiling": ceiling,
         "memory": memory,
         "precision": precision,
+        "kernels": large_kernels,
         "seeds": seeds_together,
         "threads": threads,
         "compile": compiled,

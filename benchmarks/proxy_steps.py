@@ -1,4 +1,4 @@
-"""What a proxy's step and its worker cost, for `proxy.py`: memory, precision, threads, torch.compile, two seeds at once."""
+"""What a proxy's step and its worker cost, for `proxy.py`: memory, precision, large kernels, threads, torch.compile, two seeds at once."""
 
 from __future__ import annotations
 
@@ -111,6 +111,34 @@ def seeds_together() -> dict[str, Any]:
         medians = {name: 1000 * statistics.median(t) for name, t in times.items()}
         found[placement] = medians | {"ratio": medians["together"] / medians["one_by_one"]}
         print(f"{placement}: two seeds together {medians['together']:.0f} ms, one by one {medians['one_by_one']:.0f} ms", flush=True)
+    return found
+
+
+def large_kernels() -> dict[str, Any]:
+    """LKA in training at the maps of a proxy's stages, in batches of 64 on one thread: by the paper's formula and ours, in turns, in CPU time."""
+    import naive
+
+    from nasattn.attention.lka import LargeKernelAttention
+
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    for stage, (channels, side) in enumerate(((32, 24), (64, 12), (128, 6), (256, 3)), start=1):
+        x = torch.randn(64, channels, side, side).contiguous(memory_format=torch.channels_last).requires_grad_()
+        grad = torch.randn_like(x)
+        for kernel, dilation in ((7, 2), (7, 3), (14, 3), (21, 2), (21, 3)):
+            module = LargeKernelAttention(channels, kernel, dilation).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            runs = {"formula": functools.partial(naive.lka, module), "ours": module}
+            times: dict[str, list[float]] = {name: [] for name in runs}
+            for _ in range(7):
+                for name, run in runs.items():
+                    begun = time.process_time()
+                    run(x).backward(grad)
+                    times[name].append(time.process_time() - begun)
+            medians = {name: 1000 * statistics.median(t[1:]) for name, t in times.items()}
+            found[f"stage {stage}: lka_k{kernel}_d{dilation}"] = medians | {"ratio": medians["formula"] / medians["ours"]}
+            print(
+                f"stage {stage} lka_k{kernel}_d{dilation}: formula {medians['formula']:.1f} ms, ours {medians['ours']:.1f} ms", flush=True
+            )
     return found
 
 

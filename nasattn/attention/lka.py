@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nasattn.attention.depthwise import depthwise
 from nasattn.attention.module import AttentionModule
 from nasattn.attention.precision import by_images, is_channels_last, is_eager
 from nasattn.attention.token import Option, register_attention
@@ -57,9 +57,9 @@ class LargeKernelAttention(AttentionModule):
         self.channels, self.kernel, self.dilation = channels, kernel, dilation
         local, wide = 2 * dilation - 1, -(-kernel // dilation)
         reach = dilation * (wide - 1)
-        depthwise = partial(nn.Conv2d, channels, channels, groups=channels, device=device, dtype=dtype)
-        self.conv0 = depthwise(local, padding=local // 2)
-        self.conv_spatial = depthwise(wide, padding=reach // 2 if reach % 2 == 0 else "same", dilation=dilation)
+        conv = partial(nn.Conv2d, channels, channels, groups=channels, device=device, dtype=dtype)
+        self.conv0 = conv(local, padding=local // 2)
+        self.conv_spatial = conv(wide, padding=reach // 2 if reach % 2 == 0 else "same", dilation=dilation)
         self.conv1 = nn.Conv2d(channels, channels, 1, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
@@ -83,12 +83,9 @@ class LargeKernelAttention(AttentionModule):
     def _gated(self, x_BCHW: Tensor, out: Tensor | None) -> Tensor:
         # in channels_last the depthwise convolutions are faster; with gradients its copy of x would have to be kept
         z_BCHW = x_BCHW if torch.is_grad_enabled() else x_BCHW.contiguous(memory_format=torch.channels_last)
-        return torch.mul(x_BCHW, self._mixed(self._dilated(self.conv0(z_BCHW)), is_channels_last(x_BCHW)), out=out)
-
-    def _dilated(self, z_BCHW: Tensor) -> Tensor:
-        conv = self.conv_spatial
-        dilated: Tensor = conv(z_BCHW) if self.dilation == 1 else dilated_by_phases(z_BCHW, conv.weight, conv.bias, self.dilation)
-        return dilated
+        return torch.mul(
+            x_BCHW, self._mixed(depthwise(self.conv_spatial, depthwise(self.conv0, z_BCHW)), is_channels_last(x_BCHW)), out=out
+        )
 
     def _mixed(self, z_BCHW: Tensor, channels_last: bool) -> Tensor:
         """``conv1``, from channels_last to either layout: as a matrix product it transposes at no cost."""
@@ -101,27 +98,3 @@ class LargeKernelAttention(AttentionModule):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, kernel={self.kernel}, dilation={self.dilation}"
-
-
-def dilated_by_phases(x_BCHW: Tensor, weight_C1KK: Tensor, bias_C: Tensor | None, dilation: int) -> Tensor:
-    """A dilated depthwise convolution, "same" padded, as a dense one: ``(B, C, H, W) -> (B, C, H, W)``, channels_last.
-
-    torch has no fast CPU kernel for the dilated form. Positions that are a multiple of the dilation apart never mix, so
-    each of the d x d phases is an image of its own in the batch. The sums are those of the plain convolution.
-    """
-    B, C, H, W = x_BCHW.shape
-    d, K = dilation, weight_C1KK.shape[2]
-    # an odd kernel reaches whole steps of the dilation to each side, which the convolution of the phases pads itself
-    inner = (K - 1) // 2 if K % 2 else 0
-    before = d * (K - 1) // 2 - d * inner
-    reach = d * (K - 1) - 2 * d * inner
-    h, w = -(-(H + reach) // d), -(-(W + reach) // d)
-    # one name for every step, so that no step outlives the next
-    z = x_BCHW.contiguous(memory_format=torch.channels_last)
-    del x_BCHW
-    z = F.pad(z, (before, w * d - W - before, before, h * d - H - before))
-    z = z.permute(0, 2, 3, 1).reshape(B, h, d, w, d, C).permute(2, 4, 0, 1, 3, 5).reshape(d * d * B, h, w, C)
-    z = F.conv2d(z.permute(0, 3, 1, 2), weight_C1KK, bias_C, padding=inner, groups=C)
-    h, w = z.shape[2:]
-    z = z.permute(0, 2, 3, 1).reshape(d, d, B, h, w, C).permute(2, 3, 0, 4, 1, 5).reshape(B, h * d, w * d, C)
-    return F.pad(z.permute(0, 3, 1, 2), (0, W - w * d, 0, H - h * d))
