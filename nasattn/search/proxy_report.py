@@ -98,8 +98,8 @@ def run_proxy_report(
 ) -> ProxyReport:
     """Train placements of a study longer and compare.
 
-    Placements that the search stopped at a rung take part, below those that it did not: who was stopped is half of what a proxy
-    decides, and among those that were kept alone any ranking looks worse than it is. Their proxies are trained to the end first.
+    Placements that the search stopped at a rung take part, below those that it did not, since it was the proxy that decided who is
+    stopped. Their proxies are trained to the end first.
 
     Args:
         store: The database.
@@ -128,16 +128,17 @@ def run_proxy_report(
         )
     chosen = [trials[i] for i in stratified(np.array([_standing(t, config.fidelity.rungs) for t in trials]), placements, config.seed)]
     stopped = [Placement.parse(t.placement) for t in chosen if t.state != "COMPLETE"]
-    whole = replace(config, name=f"{config.name}-x1-s{config.seed}", trials=max(1, len(stopped)), sampler="random")
     longs = [long_run(config, longer, config.seed + 1 + number, len(chosen)) for number in range(seeds)]
     tokens = [Placement.parse(t.placement) for t in chosen]
     quiet_libraries()
     with ray_cluster(address, workers or default_workers(config)):
+        proxies = {t.placement: t.accuracy for t in chosen if t.accuracy is not None}
         if stopped:
+            whole = replace(config, name=f"{config.name}-x1-s{config.seed}", trials=len(stopped), sampler="random")
             evaluate(store, whole, stopped, listener, start)
+            proxies |= accuracy_of(store, whole.name)
         for long in longs:
             evaluate(store, long, tokens, listener, start)
-    proxies = (accuracy_of(store, whole.name) if stopped else {}) | {t.placement: t.accuracy for t in chosen if t.accuracy is not None}
     accuracies = [accuracy_of(store, long.name) for long in longs]
     report = ProxyReport(
         study,
