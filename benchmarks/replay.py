@@ -217,70 +217,76 @@ def share_at(trace: list[tuple[float, float]], compute: float) -> float:
     return max((i for i in trace if i[0] <= compute + 1e-9), default=(0.0, 0.0))[1]
 
 
+HALVING: dict[str, Any] = {"sampler": "random", "halving": True, "certify": 0}  # beside random search that trains everything to the end
 SEARCHES: dict[str, dict[str, Any]] = {
-    "placement_halving": {"sampler": "placement", "halving": True, "certify": 0},
-    "random_halving": {"sampler": "random", "halving": True, "certify": 0},
+    "certified": {"sampler": "placement", "certify": 0.2},  # as it is by default
     "uncertified": {"sampler": "placement", "certify": 0},
-    "certified": {"sampler": "placement", "certify": 0.2},
-    "certified_longer": {"sampler": "placement", "certify": 0.2},
 }
-FEW = 60  # trials of the searches whose claims are checked: as many as a user may have, not most of the table
+MOST_UNCERTIFIED = 60  # whole trainings: the largest budget of searches that are there for comparison
 TARGETS = {"compute": 0.12, "halving_compute": 0.35, "true": 0.75, "overclaim": 0.03}
 
 
-def trials_of(search: str, trials: int) -> int:
-    """How many trials the search of that name has, where samplers have *trials*."""
-    return min(FEW, trials) if search in ("uncertified", "certified") else trials
+def budgets_of(search: str, trials: int, points: list[int]) -> list[int]:
+    """The compute budgets, in whole trainings, with which the search of that name is replayed beside samplers of so many *trials*."""
+    most = trials if search == "certified" else min(MOST_UNCERTIFIED, trials)
+    return [b for b in sorted({round(TARGETS["compute"] * trials), *points}) if b <= most]
+
+
+Runs = dict[int, list[dict[str, Any]]]  # by compute budget the results of all seeds
 
 
 def judge(
-    runs: dict[str, list[dict[str, Any]]], trials: int, usual: Floats, random: Floats, local: Floats, points: list[int]
+    searches: dict[str, Runs], halving: list[dict[str, Any]], trials: int, usual: Floats, random: Floats, local: Floats, points: list[int]
 ) -> dict[str, Any]:
     """What the replayed searches show beside samplers that train everything to the end.
 
+    A budget is what a user gives, and a search that knows it divides it between new placements and certainty; so each budget has
+    searches of its own. What trainings add that were under way when it was used up does not count.
+
     Args:
-        runs: By name of :data:`SEARCHES`, the results of :func:`replay_search` for all seeds.
+        searches: By name of :data:`SEARCHES` and compute budget, the results of :func:`replay_search` for all seeds.
+        halving: Those of :data:`HALVING` with as many trials as the samplers.
         trials: Of each sampler.
         usual: ``(seeds, points)``, the shares of Optuna's default.
         random: Those of random search.
         local: Those of local search.
         points: The numbers of trainings at which the three were asked.
     """
-    medians = {name: {p: float(np.median([share_at(r["trace"], p) for r in found])) for p in points} for name, found in runs.items()}
-    told: dict[str, Any] = {
-        name: _summary(found) | {"share_at": {p: round(m, 4) for p, m in medians[name].items()}} for name, found in runs.items()
-    }
-    goal, others = float(np.median(usual[:, -1])), {"random": np.median(random, 0), "local": np.median(local, 0)}
+    told = {name: {b: _summary(found) | _reached(found, b) for b, found in runs.items()} for name, runs in searches.items()}
+    goal, target = float(np.median(usual[:, -1])), TARGETS["compute"] * trials
+    others = {"random": np.median(random, 0), "local": np.median(local, 0)}
 
     def beside(name: str) -> dict[str, Any]:
-        """For how much compute the searches called *name* have what the usual sampler has in the end, and where they are behind others."""
-        grid = np.arange(0.25, trials, 0.25)
-        reached = next((float(c) for c in grid if np.median([share_at(r["trace"], c) for r in runs[name]]) >= goal), None)
-        below = {other: [p for p, m in zip(points, s, strict=True) if medians[name][p] < m] for other, s in others.items()}
-        return {"reached_at": reached, "below": below}
+        """With which budget the searches called *name* have what the usual sampler has in the end, and where they are behind others."""
+        medians = {b: float(np.median([share_at(r["trace"], b) for r in found])) for b, found in searches[name].items()}
+        at = {other: [p for p, m in zip(points, s, strict=True) if p in medians and medians[p] < m] for other, s in others.items()}
+        return {"reached_at": next((b for b in sorted(medians) if medians[b] >= goal), None), "below": at}
 
-    ours = beside("certified")  # as it is by default
-    final, whole = np.array([share_at(r["trace"], trials) for r in runs["random_halving"]]), random[:, -1]
-    compute = float(np.median([r["compute"] for r in runs["random_halving"]])) / trials
-    told["targets"] = {
+    ours = beside("certified")
+    final, whole = float(np.median([share_at(r["trace"], trials) for r in halving])), float(np.median(random[:, -1]))
+    compute = float(np.median([r["compute"] for r in halving])) / trials
+    claims = {b: {key: found[key] for key in ("true", "true_certified", "overclaim")} for b, found in told["certified"].items()}
+    targets = {
         "what_tpe_has_in_the_end": {
-            "share": round(goal, 4), **ours, "target": TARGETS["compute"] * trials, "without_certification": beside("placement_halving"),
-            "met": ours["reached_at"] is not None and ours["reached_at"] <= TARGETS["compute"] * trials and not any(ours["below"].values()),
+            "share": round(goal, 4), **ours, "target": target, "without_certification": beside("uncertified"),
+            "met": ours["reached_at"] is not None and ours["reached_at"] <= target and not any(ours["below"].values()),
         },
         "halving_alone": {
-            "share": round(float(np.median(final)), 4), "without": round(float(np.median(whole)), 4), "compute": round(compute, 3),
-            "met": bool(np.median(final) >= np.median(whole) and compute <= TARGETS["halving_compute"]),
+            "share": round(final, 4), "without": round(whole, 4), "compute": round(compute, 3),
+            "met": final >= whole and compute <= TARGETS["halving_compute"],
         },
-        "claims": _claims(told["certified_longer"]),
-        "claims_of_few_trials": _claims(told["certified"]) | {"true_uncertified": told["uncertified"]["true"]},
+        "claims": {
+            "by_budget": claims, "true_uncertified": {b: found["true"] for b, found in told["uncertified"].items()},
+            "met_with": [b for b, c in claims.items() if c["true"] >= TARGETS["true"] and c["overclaim"] <= TARGETS["overclaim"]],
+        },
     }  # fmt: skip
-    return told
+    return {"searches": told, "targets": targets}
 
 
-def _claims(certified: dict[str, Any]) -> dict[str, Any]:
-    """Whether what certified searches claim is true."""
-    claims = {key: certified[key] for key in ("true", "true_certified", "overclaim")}
-    return claims | {"met": claims["true"] >= TARGETS["true"] and claims["overclaim"] <= TARGETS["overclaim"]}
+def _reached(found: list[dict[str, Any]], budget: float) -> dict[str, float]:
+    """The share of the best hypervolume for that budget, over all seeds."""
+    low, median, high = np.quantile([share_at(r["trace"], budget) for r in found], (0.25, 0.5, 0.75))
+    return {"low": round(float(low), 4), "median": round(float(median), 4), "high": round(float(high), 4)}
 
 
 def _summary(found: list[dict[str, Any]]) -> dict[str, Any]:

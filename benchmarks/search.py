@@ -9,7 +9,7 @@ validation accuracy against latency on three data sets. An evaluation draws one 
 in `benchmarks/tables/`. What is compared is the hypervolume of the *true* values (means over a table's seeds) of the front that
 the observed ones claim, as a share of the table's best, against the number of trainings; the reference point is the lower
 quartile of the accuracies and the greatest latency of the table. On shipped tables whole searches are replayed too (`replay.py`):
-with halving, and with certification. The last line printed is one JSON object.
+with compute budgets from ten whole trainings on, with and without certification, and random search with halving. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import optuna
-from replay import SEARCHES, judge, replay_search, trials_of
+from replay import HALVING, SEARCHES, Runs, budgets_of, judge, replay_search, share_at
 from scipy.stats import wilcoxon
 from table import TABLES, Table
 
@@ -174,11 +174,27 @@ def replay(name: str, sampler: str, seed: int, trials: int, points: list[int]) -
     return {"shares": shares, "ask_ms": 1e3 * float(np.median(asked[-20:])), "duplicates": trials - len(set(keys))}
 
 
-def replay_whole(name: str, search: str, seed: int, trials: int) -> dict[str, Any]:
+def replay_whole(name: str, seed: int, trials: int, settings: dict[str, Any]) -> dict[str, Any]:
     """One whole search of a shipped table (see :func:`replay.replay_search`)."""
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return replay_search(Table.read(TABLES / f"{name}.json"), seed, trials_of(search, trials), **SEARCHES[search])
+    return replay_search(Table.read(TABLES / f"{name}.json"), seed, trials, **settings)
+
+
+def replay_searches(name: str, seeds: int, trials: int, points: list[int], run: Callable[..., Any]) -> tuple[dict[str, Runs], list[Any]]:
+    """All whole searches of a shipped table: those of :data:`replay.SEARCHES` by budget, and random search with halving; *run* maps."""
+
+    def all_seeds(most: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+        return list(run(replay_whole, [name] * seeds, range(seeds), [most] * seeds, [settings] * seeds))
+
+    searches: dict[str, Runs] = {}
+    size = load_problem(name).domain.size  # a search ends by its budget
+    for search, settings in SEARCHES.items():
+        for budget in budgets_of(search, trials, points):
+            found = all_seeds(size, {**settings, "compute_budget": f"{budget}s"})  # of a table a training takes a second
+            searches.setdefault(search, {})[budget] = found
+            print(f"{name} {search} {budget}: {np.median([share_at(r['trace'], budget) for r in found]):.4f}", flush=True)
+    return searches, all_seeds(trials, HALVING)
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
@@ -244,10 +260,9 @@ def main() -> None:
                 about[sampler] = {k: round(float(np.median([r[k] for r in runs])), 2) for k in ("ask_ms", "duplicates")}
                 medians = " ".join(f"{n}:{m:.3f}" for n, m in zip(points, np.median(shares[sampler], 0), strict=True))
                 print(f"{problem:12s} {sampler:22s} {medians}  ask {about[sampler]['ask_ms']:.0f} ms", flush=True)
-            whole = {}
-            for search in SEARCHES if problem in tables and {USUAL, "random", "local"} <= set(shares) else ():
-                calls = zip(*((problem, search, seed, trials) for seed in range(args.seeds)), strict=True)
-                whole[search] = list(map(replay_whole, *calls) if pool is None else pool.map(replay_whole, *calls))
+            whole = None
+            if problem in tables and {USUAL, "random", "local"} <= set(shares):
+                whole = replay_searches(problem, args.seeds, trials, points, map if pool is None else pool.map)
         compared = compare(shares, points)
         results[problem] = {"points": points, "samplers": {n: compared[n] | about[n] for n in shares}}
         if OURS in shares and USUAL in shares:
@@ -256,9 +271,9 @@ def main() -> None:
             met = at is not None and at <= 0.3 * trials and not any(below.values())
             results[problem] |= {"reached_at": at, "target": 0.3 * trials, "below": below, "met": met}
             print(f"{problem}: what {USUAL} has at {trials}, ours has at {at} (target {0.3 * trials:.0f}); below at {below}", flush=True)
-        if whole:
-            results[problem]["searches"] = judge(whole, trials, shares[USUAL], shares["random"], shares["local"], points)
-            for what, found in results[problem]["searches"]["targets"].items():
+        if whole is not None:
+            results[problem] |= judge(*whole, trials, shares[USUAL], shares["random"], shares["local"], points)
+            for what, found in results[problem]["targets"].items():
                 print(f"{problem}: {what.replace('_', ' ')}: {found}", flush=True)
     print(json.dumps({"seeds": args.seeds, "optuna": optuna.__version__, "problems": results}))
 

@@ -112,19 +112,38 @@ def test_what_searches_are_judged_by() -> None:
         return {"trace": trace, "compute": trace[-1][0], "claimed": 0.92, "honest": 0.9, **counts}
 
     quick, slow = run([(1.0, 0.2), (2.0, 0.9)], 3), run([(4.0, 0.6)], 1)
-    runs = {"placement_halving": [slow], "random_halving": [slow], "uncertified": [slow], "certified_longer": [quick]}
-    runs["certified"] = [run([(1.0, 0.2), (2.0, 0.9)], 2)]
+    late = run([(1.0, 0.2), (3.0, 0.9)], 2)  # what is reached with trainings beyond the budget does not count
     flat = np.array([[0.1, 0.8]])
-    told = replay.judge(runs, 20, flat, flat - 0.3, flat - 0.25, [1, 20])["targets"]
-    assert told["what_tpe_has_in_the_end"] == {
+    told = replay.judge(
+        {"certified": {1: [late], 2: [quick], 20: [late]}, "uncertified": {2: [slow]}}, [slow], 20, flat, flat - 0.3, flat - 0.25, [1, 20]
+    )
+    assert told["targets"]["what_tpe_has_in_the_end"] == {
         "share": 0.8,
-        "reached_at": 2.0,
-        "target": 2.4,
+        "reached_at": 2,
+        "target": pytest.approx(2.4),
         "below": {"random": [], "local": []},
         "without_certification": {"reached_at": None, "below": {"random": [], "local": []}},
         "met": True,
     }
-    assert told["halving_alone"] == {"share": 0.6, "without": 0.5, "compute": 0.2, "met": True}
-    assert told["claims"] == {"true": 0.75, "true_certified": 1.0, "overclaim": 0.02, "met": True}
-    assert told["claims_of_few_trials"] == {"true": 0.5, "true_certified": 1.0, "true_uncertified": 0.25, "overclaim": 0.02, "met": False}
+    assert told["targets"]["halving_alone"] == {"share": 0.6, "without": 0.5, "compute": 0.2, "met": True}
+    claims = told["targets"]["claims"]
+    assert claims["by_budget"][2] == {"true": 0.75, "true_certified": 1.0, "overclaim": 0.02}
+    assert (claims["true_uncertified"], claims["met_with"]) == ({2: 0.25}, [2])
+    assert told["searches"]["certified"][1]["median"] == 0.2 and told["searches"]["certified"][20]["high"] == 0.9
     assert replay.share_at(quick["trace"], 0.5) == 0.0  # type: ignore[arg-type]
+
+
+def test_budgets_of_searches() -> None:
+    assert replay.budgets_of("certified", 200, [10, 60, 100, 200]) == [10, 24, 60, 100, 200]
+    assert replay.budgets_of("uncertified", 200, [10, 60, 100, 200]) == [10, 24, 60]
+
+
+def test_whole_searches_are_replayed_by_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each ends when its budget is used up, but for what was under way."""
+    make_table().write(tmp_path / "synthetic.json")
+    monkeypatch.setattr(search, "TABLES", tmp_path)
+    search.load_problem.cache_clear()
+    searches, halving = search.replay_searches("synthetic", 1, 20, [5, 20], map)
+    assert {name: list(runs) for name, runs in searches.items()} == {"certified": [2, 5, 20], "uncertified": [2, 5, 20]}
+    assert all(budget - 0.5 <= run["compute"] <= budget + 2 for runs in searches.values() for budget, (run,) in runs.items() if budget <= 5)
+    assert len(halving) == 1 and halving[0]["compute"] < 20
