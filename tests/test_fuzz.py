@@ -51,6 +51,7 @@ RECIPE = {
     "flip": True,
     "dihedral": True,
     "crop": 2,
+    "plain_epochs": 1,
     "pretrained": "",
     "label_smoothing": 0.1,
 }

@@ -19,6 +19,7 @@ UNRECORDED = (
     ("precision", "float32"),
     ("schedule", "one-cycle"),
     ("dihedral", False),
+    ("plain_epochs", 0),
 )  # by recipes that knew nothing else
 
 
@@ -108,6 +109,8 @@ class Recipe(_Settings):
         flip: Mirror training images at random (for photographs; not for digits).
         dihedral: Turn and mirror training images at random, into any of the square's eight symmetries (where there is no up or down).
         crop: Shift training images at random by up to so many pixels each way, edges reflected.
+        plain_epochs: Passes over the training images in which a plain proxy is trained first, by the same recipe, from whose weights all
+            placements start (:mod:`nasattn.proxy.plain_start`). 0: they start at random.
         pretrained: Where the weights come from: a checkpoint file, or a tag of timm's plain model such as ``a1_in1k`` (which
             timm downloads). Empty: the proxy is a reduced host that starts at random.
         backbone_lr: With *pretrained*, the peak of the learning rate of its layers; *lr* is that of the attentions and the head.
@@ -126,6 +129,7 @@ class Recipe(_Settings):
     flip: bool = False
     dihedral: bool = False
     crop: int = 0
+    plain_epochs: int = 0
     pretrained: str = ""
     backbone_lr: float = 0.0005
     frozen_bn: float = 0.5
@@ -142,7 +146,14 @@ class Recipe(_Settings):
         for name in ("flip", "dihedral"):
             _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         _require(type(self.crop) is int and self.crop >= 0, "crop", self.crop, "a number of pixels, 0 or more")
+        _require(
+            type(self.plain_epochs) is int and 0 <= self.plain_epochs <= LARGEST_COUNT,
+            "plain_epochs",
+            self.plain_epochs,
+            "a number of epochs, 0 or more",
+        )
         _require(isinstance(self.pretrained, str), "pretrained", self.pretrained, "a checkpoint file or a tag of timm, such as a1_in1k")
+        _require(not (self.pretrained and self.plain_epochs), "plain_epochs", self.plain_epochs, "0 with pretrained weights")
         _require_number("backbone_lr", self.backbone_lr, lambda v: v >= 0, ">= 0")
         _require_number("frozen_bn", self.frozen_bn, lambda v: 0 <= v <= 1, "0 <= frozen_bn <= 1")
         _require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, " or ".join(OPTIMIZERS))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nasattn.proxy.augment import draw_epoch, stream
 from nasattn.proxy.network import ProxyJob, build_proxy, freeze_batch_norms
+from nasattn.proxy.plain_start import start_from_plain
 from nasattn.proxy.precision import autocast
 from nasattn.proxy.steps import TrainingStep, prepared
 from nasattn.tasks import Split, StreamedSplit, Task
@@ -68,6 +69,7 @@ class ProxyTraining:
         test: Split | StreamedSplit | None = None,
     ) -> None:
         self.job, self.turn = job, turn
+        self.task = task
         self.device = torch.device(job.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.deterministic = True
@@ -91,7 +93,19 @@ class ProxyTraining:
 
     def step(self) -> TrainingReport:
         """Train to the next mark and validate."""
+        if self.done_steps == 0 and self.job.recipe.plain_epochs:
+            self.seconds += start_from_plain(self.model, self.job, self.task, lambda job, task: ProxyTraining(job, task, self.turn))
         mark = next(m for m in self.marks if m > self.done_steps)
+        loss = self.advance(mark)
+        with self.turn(), self._clock():
+            accuracy = self._accuracy(self.val) if math.isfinite(loss) else math.nan
+            held_out = self._accuracy(self.test) if self.done and self.test is not None and math.isfinite(accuracy) else None
+        rungs = self.job.fidelity.rung_steps(self.steps)
+        rung = rungs.index(mark) + 1 if mark in rungs else None
+        return TrainingReport(mark / self.steps_per_epoch, loss, accuracy, self.seconds, rung, self.step_once.notes, held_out)
+
+    def advance(self, mark: int) -> float:
+        """Train until *mark* of all steps are done, without validation; returns the mean loss of those done now."""
         torch.manual_seed(stream(self.job.seed, self.done_steps, 1))  # for networks that draw, such as by dropout
         self._train_mode()
         total = torch.zeros((), device=self.device)
@@ -107,13 +121,7 @@ class ProxyTraining:
                         self.step_once.forget_graph()
                     total += self.step_once(self.done_steps, *next(batches))
                     self.done_steps += 1
-        loss = float(total) / (mark - begun)
-        with self.turn(), self._clock():
-            accuracy = self._accuracy(self.val) if math.isfinite(loss) else math.nan
-            held_out = self._accuracy(self.test) if self.done and self.test is not None and math.isfinite(accuracy) else None
-        rungs = self.job.fidelity.rung_steps(self.steps)
-        rung = rungs.index(mark) + 1 if mark in rungs else None
-        return TrainingReport(mark / self.steps_per_epoch, loss, accuracy, self.seconds, rung, self.step_once.notes, held_out)
+        return float(total) / (mark - begun)
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on from the last report: tensors and plain values."""
@@ -128,7 +136,7 @@ class ProxyTraining:
 
     def _epoch(self, epoch: int) -> tuple[Iterator[tuple[Tensor, Tensor, Tensor]], int]:
         """The batches of epoch number *epoch*, from 0, that are still to come, and the step at which it ends."""
-        order, draws = draw_epoch(len(self.train), self.job.recipe, self.job.seed, epoch)
+        order, draws = draw_epoch(len(self.train), self.job.recipe, self.job.seed, self.job.recipe.plain_epochs + epoch)
         first = (self.done_steps - epoch * self.steps_per_epoch) * self.batch
         last = self.steps_per_epoch * self.batch
         places = draws[first:last].to(self.device).split(self.batch)

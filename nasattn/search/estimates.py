@@ -263,7 +263,8 @@ def time_needed(config: StudyConfig, task: Task, store: Store | None, workers: i
     past = past_seconds(config, store)
     training = statistics.mean(past) if past else timed_training(config, task)
     measuring = min(lacking, ENTRIES_A_TRIAL * config.trials) * ENTRY_SECONDS + min(PLACEMENTS, config.trials) * PLACEMENT_SECONDS
-    hours = config.trials * training / 3600
+    starts = (workers or 1) * config.recipe.plain_epochs / config.fidelity.epochs  # each worker trains the plain network first
+    hours = (config.trials + starts) * training / 3600
     return {
         "training_seconds": training,
         "found_by": f"{len(past)} trainings of this fidelity in the database"

@@ -47,8 +47,9 @@ class Watchdog:
     """When a trial that reports nothing is taken to hang.
 
     Without a limit of the user's that is ten times as long as any report has taken so far, and a minute; before the first report,
-    which may come after much loading, an hour. Time in which the driver does not look, because it measures a latency and the
-    workers give way to it, does not count, nor does the start of a worker.
+    which may come after much loading, an hour; and up to an hour where a plain network may have to be trained first. Time in which
+    the driver does not look, because it measures a latency and the workers give way to it, does not count, nor does the start of
+    a worker.
 
     Args:
         limit: Seconds; None for the rule above.
@@ -63,12 +64,14 @@ class Watchdog:
         """A report has come after so many seconds."""
         self.longest = max(self.longest, waited)
 
-    @property
-    def patience(self) -> float:
-        """Seconds that a trial may be silent."""
+    def patience(self, plain_epochs: int = 0) -> float:
+        """Seconds that a trial may be silent, which may train a plain network for so many epochs before it reports."""
         if self.limit is not None:
             return self.limit
-        return self.FACTOR * self.longest + self.LEAST if self.longest else self.FIRST
+        if not self.longest:
+            return self.FIRST
+        usual = self.FACTOR * self.longest + self.LEAST
+        return min(usual + self.FACTOR * self.longest * plain_epochs, max(usual, self.FIRST))
 
 
 class Hang(Exception):
@@ -172,7 +175,7 @@ class Workers:
                 yield self._waiting.popleft(), died
 
         for reference, work in list(self._at_work.items()):
-            if work.waited > (patience := self.watchdog.patience):
+            if work.waited > (patience := self.watchdog.patience(work.assignment["job"].recipe.plain_epochs)):
                 del self._at_work[reference]
                 ray.kill(work.worker)
                 yield work, Hang(f"no progress for {patience:.0f} s")

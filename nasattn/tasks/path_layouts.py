@@ -13,6 +13,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 SHORTEST = 2  # dashes; short paths are learned first, with long ones alone a small network stays at chance for longer
+RAREST = 1 / 8  # of as many as the shortest: paths with a dash more are half as many, down to this
 CANDIDATES = 512  # pairs of main paths drawn at once
 PLACES = 16  # tried for each pair
 NEAR = 0.8  # how far from the first path the second is tried, in lengths of the path: farther off, its ends cannot look alike
@@ -86,9 +87,13 @@ class Layouts(NamedTuple):
 
 def draw_layouts(shape: PathShape, count: int, rng: np.random.Generator) -> Layouts:
     """Draw *count* layouts, each independent of the others."""
-    lengths = np.arange(SHORTEST, shape.dashes + 1)  # each equally often, in random order
-    parts = [_main_paths(shape, int(dashes), -(-count // len(lengths)), rng) for dashes in lengths]
-    order = rng.permutation(sum(len(main) for main, _, _ in parts))[:count]
+    lengths = np.arange(SHORTEST, shape.dashes + 1)
+    shares = np.maximum(0.5 ** (lengths - SHORTEST), RAREST)
+    ends = np.round(np.cumsum(shares) / shares.sum() * count).astype(int)
+    parts = [
+        _main_paths(shape, int(dashes), int(many), rng) for dashes, many in zip(lengths, np.diff(ends, prepend=0), strict=True) if many
+    ]
+    order = rng.permutation(count)
     main, connected, apart = (np.concatenate(part)[order] for part in zip(*parts, strict=True))
     distractors, placed = _distractors(shape, main, rng)
     labels = rng.integers(0, 2, count)

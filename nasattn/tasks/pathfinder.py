@@ -22,7 +22,7 @@ from nasattn.tasks.path_layouts import DASH_POINTS, POINTS, Floats, Ints, Layout
 from nasattn.tasks.task import Split, Task, TaskRequest, register_task
 
 TRAIN_SAMPLES, VAL_SAMPLES = 16_000, 2_000
-DASHES, FEWEST, MOST = 4, 3, 16
+DASHES, FEWEST, MOST = 7, 3, 16
 CHUNK = 250  # images drawn at once
 # lengths in units of the period, the length of a dash and the gap behind it
 WIDTH = 0.2  # of the line
@@ -38,8 +38,9 @@ def pathfinder(request: TaskRequest, parameter: str | None = None) -> Task:
 
     Args:
         request: What is asked for.
-        parameter: The most dashes of a main path, as ``pathfinder/9``; images with 2 dashes to so many occur equally often. The longest
-            paths stay as long in the image: more dashes make finer ones, nearer neighbours and more distractors, and need a higher resolution.
+        parameter: The most dashes of a main path, as ``pathfinder/9``. Half as many images have 3 as have 2, a quarter 4, and an eighth
+            5, 6 and so on each: short paths are learned first. The longest paths stay as long in the image: more dashes make finer ones,
+            nearer neighbours and more distractors, and need a higher resolution.
 
     Raises:
         TaskError: The number of dashes is not allowed, or the resolution is too low to show the gaps between them.

@@ -44,11 +44,12 @@ def test_a_search_whose_trials_fail_ends(space_file: str, url: str, ray_session:
 
 def test_patience_follows_the_reports() -> None:
     watchdog = Watchdog()
-    assert watchdog.patience == 3600  # a first report may come after much loading
+    assert watchdog.patience() == 3600  # a first report may come after much loading
     watchdog.saw(2.0)
     watchdog.saw(30.0)
     watchdog.saw(1.0)
-    assert watchdog.patience == 360
+    assert watchdog.patience() == 360
+    assert watchdog.patience(plain_epochs=4) == 1560 and watchdog.patience(plain_epochs=100) == 3600
     limited = Watchdog(5.0)
     limited.saw(100.0)
     assert limited.patience == 5

@@ -14,7 +14,7 @@ from nasattn.tasks import Split, Task, TaskRequest, list_tasks, load_task, regis
 def test_the_embedded_tasks() -> None:
     assert list_tasks()[:3] == ["cued_digits", "digits", "pathfinder"]
     for name in ("cued_digits", "digits", "pathfinder"):
-        assert load_task(name, TaskRequest(48, samples=3, val_samples=2)).name == name
+        assert load_task(name, TaskRequest(54, samples=3, val_samples=2)).name == name
     assert load_task("digits").train.images.shape[-1] == TaskRequest().resolution
 
 
