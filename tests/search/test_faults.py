@@ -52,4 +52,4 @@ def test_patience_follows_the_reports() -> None:
     assert watchdog.patience(plain_epochs=4) == 1560 and watchdog.patience(plain_epochs=100) == 3600
     limited = Watchdog(5.0)
     limited.saw(100.0)
-    assert limited.patience == 5
+    assert limited.patience() == 5
