@@ -9,7 +9,8 @@ validation accuracy against latency on three data sets. An evaluation draws one 
 in `benchmarks/tables/`. What is compared is the hypervolume of the *true* values (means over a table's seeds) of the front that
 the observed ones claim, as a share of the table's best, against the number of trainings; the reference point is the lower
 quartile of the accuracies and the greatest latency of the table. On shipped tables whole searches are replayed too (`replay.py`):
-with compute budgets from ten whole trainings on, with and without certification, and random search with halving. The last line printed is one JSON object.
+with compute budgets from ten whole trainings on, with and without certification, and random search with halving. The last line
+printed is one JSON object.
 """
 
 from __future__ import annotations

@@ -37,14 +37,13 @@ def default_settings(task: str, device: str, pretrained: bool = False) -> tuple[
     # products, and on CUDA they are not measured
     if kind not in ("cued_digits", "pathfinder"):
         return fidelity, recipe
+    recipe = recipe.changed(optimizer="muon", schedule="warmup-stable-decay", batch_size=64, lr=0.01)
     if kind == "pathfinder":
         # fewer images, seen more often, are learnt from sooner; when a network takes off is luck, so all start from one that has
         # (16 placements by 8 epochs have a tau of .71 with 20 epochs of another seed, by 4 of .19; in the middle of the 8 it is .26, so no rung)
-        fidelity, recipe = fidelity.changed(samples=4_000, val_samples=4_000, epochs=8, rungs=1), recipe.changed(plain_epochs=15)
+        return fidelity.changed(samples=4_000, val_samples=4_000, epochs=8, rungs=1), recipe.changed(plain_epochs=15)
     # after a quarter of the steps all are alike: on cued_digits their tau with the end was .17 in one cycle, after half .66
-    return fidelity.changed(rungs=min(fidelity.rungs, 2)), recipe.changed(
-        optimizer="muon", schedule="warmup-stable-decay", batch_size=64, lr=0.01
-    )
+    return fidelity.changed(rungs=2), recipe
 
 
 def _with_adamw(kind: str, task: str) -> tuple[Fidelity, Recipe]:
