@@ -24,6 +24,7 @@ from nasattn.tasks.task import Split, Task, TaskRequest, register_task
 TRAIN_SAMPLES, VAL_SAMPLES = 16_000, 2_000
 DASHES, FEWEST, MOST = 7, 3, 16
 CHUNK = 250  # images drawn at once
+VERSION = 2  # of the images: in the first one all numbers of dashes were equally frequent
 # lengths in units of the period, the length of a dash and the gap behind it
 WIDTH = 0.2  # of the line
 MARKER = 0.32  # the disc's radius
@@ -58,6 +59,7 @@ def pathfinder(request: TaskRequest, parameter: str | None = None) -> Task:
         classes=("apart", "connected"),
         train=_generate(shape, train, request.resolution, (request.seed, 0)),
         val=_generate(shape, val, request.resolution, (request.seed, 2 if request.held_out else 1)),
+        version=VERSION,
     )
 
 

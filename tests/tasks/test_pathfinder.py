@@ -146,6 +146,11 @@ def test_difficulties(name: str, resolution: int) -> None:
     assert pictures.max() == 255 and (pictures == 0).mean() > 0.5
 
 
+def test_studies_of_other_layouts_do_not_go_on_with_these() -> None:
+    """In the first version all numbers of dashes were equally frequent."""
+    assert load().fingerprint == {"generator": 2}
+
+
 def test_the_default_is_a_difficulty_like_any_other() -> None:
     assert (images(load().train) == images(load(f"pathfinder/{DASHES}").train)).all()
 
