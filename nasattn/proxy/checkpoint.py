@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from nasattn.errors import UsageError
+from nasattn.proxy import steps
 from nasattn.proxy.trainer import ProxyTraining, TrainingReport
 
 ENVIRONMENT = "NASATTN_CHECKPOINTS"
 KEPT_DAYS = 7  # of a checkpoint that nobody asked for again
-STEPS = 2  # how steps are made; who makes them otherwise comes to another result, and begins anew
 
 
 class Checkpoints:
@@ -106,7 +106,7 @@ class CheckpointedTraining:
             "job": repr(training.job),
             "data": _fingerprint(training),
             "torch": str(torch.__version__),
-            "steps": STEPS,
+            "steps": steps.VERSION,
         }
         self.reports: list[dict[str, Any]] = []  # since the beginning
         self._known: list[TrainingReport] = []  # of an ended training, that are to be given

@@ -6,39 +6,50 @@ all placements and seeds, which is seed 0's and has seen seed 0's training image
 
 Its learning rate does not fall: it is stopped where warmup-stable-decay would begin to, since what falls early ends early
 (on pathfinder a plain network comes to .65 in 15 epochs with the fall, and to .86 in the first 15 of 30).
+
+It is trained once: a process keeps it in memory, and where there is a folder of checkpoints others find it there, also after an
+interruption and for another study.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from nasattn.hosts import get_host
-from nasattn.proxy.network import ProxyJob
-from nasattn.proxy.steps import DECAY
+from nasattn.proxy import steps
+from nasattn.proxy.network import ProxyJob, build_proxy
 from nasattn.tasks import Task, TaskRequest, load_task
 
 if TYPE_CHECKING:
+    from nasattn.proxy.checkpoint import Checkpoints
     from nasattn.proxy.trainer import ProxyTraining
 
 SEED = 0  # of the plain network and of its images
 KEPT = 4  # plain networks that stay in a worker's memory
-_kept: OrderedDict[tuple[ProxyJob, str], dict[str, Tensor]] = OrderedDict()
+Weights = dict[str, Tensor]
+_kept: OrderedDict[tuple[ProxyJob, str], Weights] = OrderedDict()
 
 
 def plain_job(job: ProxyJob) -> ProxyJob:
     """The training that *job* starts from, which is stopped after the recipe's `plain_epochs`."""
-    fidelity = job.fidelity.changed(epochs=math.ceil(job.recipe.plain_epochs / (1 - DECAY)), rungs=1)
+    fidelity = job.fidelity.changed(epochs=math.ceil(job.recipe.plain_epochs / (1 - steps.DECAY)), rungs=1)
     recipe, plain = job.recipe.changed(plain_epochs=0), str(get_host(job.host).plain())
     return replace(job, placement=plain, fidelity=fidelity, recipe=recipe, seed=SEED, held_out=False, tested=False)
 
 
-def start_from_plain(model: nn.Module, job: ProxyJob, task: Task, begin: Callable[[ProxyJob, Task], ProxyTraining]) -> float:
+def start_from_plain(
+    model: nn.Module, job: ProxyJob, task: Task, begin: Callable[[ProxyJob, Task], ProxyTraining], checkpoints: Checkpoints | None = None
+) -> float:
     """Set every parameter and statistic of *model* that the plain network has too; what only the placement has stays as it is.
 
     Args:
@@ -46,22 +57,49 @@ def start_from_plain(model: nn.Module, job: ProxyJob, task: Task, begin: Callabl
         job: With ``plain_epochs`` in its recipe.
         task: The job's own; other seeds have other images than the plain network sees, which are loaded by the task's name.
         begin: Begins a training.
+        checkpoints: Where other processes leave their plain networks and find this one's; None for nowhere.
 
     Returns:
-        The seconds that the plain network was in training for now: none where this process has it already.
+        The seconds that the plain network was in training for now: none where there is one already.
     """
     key, seconds = (plain_job(job), task.name), 0.0
     if key not in _kept:
-        training = begin(key[0], task if job.seed == SEED else _of_plain_seed(task, job))
-        training.advance(job.recipe.plain_epochs * training.steps_per_epoch)
-        _kept[key] = {name: value.detach().cpu().clone() for name, value in training.model.state_dict().items()}
-        seconds = training.seconds
+        identity = _identity(job, task)
+        weights = _found(checkpoints, identity, key[0], task) if checkpoints else None
+        if weights is None:
+            weights, seconds = _trained(begin(key[0], task if job.seed == SEED else _of_plain_seed(task, job)), job.recipe.plain_epochs)
+            with suppress(Exception):  # a full disk: the training that starts from it leaves checkpoints there too, and says so
+                if checkpoints:
+                    checkpoints.save(identity, {"weights": weights})
+        _kept[key] = weights
     _kept.move_to_end(key)
     while len(_kept) > KEPT:
         _kept.popitem(last=False)
-    own = model.state_dict()
-    model.load_state_dict({n: w for n, w in _kept[key].items() if n in own and own[n].shape == w.shape}, strict=False)
+    model.load_state_dict(_shared(_kept[key], model.state_dict()), strict=False)
     return seconds
+
+
+def _identity(job: ProxyJob, task: Task) -> str:
+    """What makes two plain networks the same, as the name of a checkpoint."""
+    what = (repr(plain_job(job)), job.recipe.plain_epochs, task.name, task.fingerprint, str(torch.__version__), steps.VERSION)
+    return f"plain-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()}"
+
+
+def _found(checkpoints: Checkpoints, identity: str, plain: ProxyJob, task: Task) -> Weights | None:
+    """The weights that another process has left, unless the host is built otherwise by now."""
+    weights: Weights = (checkpoints.load(identity) or {}).get("weights", {})
+    own = build_proxy(plain, len(task.classes), task.in_chans).state_dict()
+    return weights if weights.keys() == own.keys() == _shared(weights, own).keys() else None
+
+
+def _trained(training: ProxyTraining, epochs: int) -> tuple[Weights, float]:
+    training.advance(epochs * training.steps_per_epoch)
+    return {name: value.detach().cpu().clone() for name, value in training.model.state_dict().items()}, training.seconds
+
+
+def _shared(weights: Weights, own: Mapping[str, Tensor]) -> Weights:
+    """Those of *weights* that have their place among a network's *own*."""
+    return {name: weight for name, weight in weights.items() if name in own and own[name].shape == weight.shape}
 
 
 def _of_plain_seed(task: Task, job: ProxyJob) -> Task:

@@ -19,6 +19,7 @@ from nasattn.proxy.muon import Muon, is_matrix
 from nasattn.proxy.network import parameter_groups
 from nasattn.proxy.precision import autocast
 
+VERSION = 2  # of how steps are made: who makes them otherwise comes to other weights, and goes on from none of these
 WARM_UP = 3  # steps before a graph is captured, in which libraries choose their kernels and the optimiser makes its state
 DECAY = 0.4  # share of the steps, at the end, in which warmup-stable-decay falls; with .3 accuracies are not told apart from these
 Scale = tuple[Tensor, Tensor]

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from nasattn.proxy.plain_start import start_from_plain
 from nasattn.proxy.precision import autocast
 from nasattn.proxy.steps import TrainingStep, prepared
 from nasattn.tasks import Split, StreamedSplit, Task
+
+if TYPE_CHECKING:
+    from nasattn.proxy.checkpoint import Checkpoints
 
 VAL_BATCH = {"cpu": 50, "cuda": 500}  # images; on a CPU what stays in its caches is twice as fast
 TURN_STEPS = {"cpu": 1, "cuda": 20}  # after which the device is free for a latency measurement
@@ -59,6 +63,7 @@ class ProxyTraining:
         task: The data, at the fidelity's resolution.
         turn: Entered around every step; lets a latency measurement on the same device have it alone.
         test: The test images, for a job that is `tested`.
+        checkpoints: Where the plain network that a recipe starts from may lie, and is left for others; None for nowhere.
     """
 
     def __init__(
@@ -67,8 +72,9 @@ class ProxyTraining:
         task: Task,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         test: Split | StreamedSplit | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
-        self.job, self.turn = job, turn
+        self.job, self.turn, self.checkpoints = job, turn, checkpoints
         self.task = task
         self.device = torch.device(job.device)
         if self.device.type == "cuda":
@@ -94,7 +100,8 @@ class ProxyTraining:
     def step(self) -> TrainingReport:
         """Train to the next mark and validate."""
         if self.done_steps == 0 and self.job.recipe.plain_epochs:
-            self.seconds += start_from_plain(self.model, self.job, self.task, lambda job, task: ProxyTraining(job, task, self.turn))
+            begin = partial(ProxyTraining, turn=self.turn)
+            self.seconds += start_from_plain(self.model, self.job, self.task, begin, self.checkpoints)
         mark = next(m for m in self.marks if m > self.done_steps)
         loss = self.advance(mark)
         with self.turn(), self._clock():

@@ -263,7 +263,7 @@ def time_needed(config: StudyConfig, task: Task, store: Store | None, workers: i
     past = past_seconds(config, store)
     training = statistics.mean(past) if past else timed_training(config, task)
     measuring = min(lacking, ENTRIES_A_TRIAL * config.trials) * ENTRY_SECONDS + min(PLACEMENTS, config.trials) * PLACEMENT_SECONDS
-    starts = (workers or 1) * config.recipe.plain_epochs / config.fidelity.epochs  # each worker trains the plain network first
+    starts = (workers or 1) * config.recipe.plain_epochs / config.fidelity.epochs  # the plain network, by all that begin
     hours = (config.trials + starts) * training / 3600
     return {
         "training_seconds": training,

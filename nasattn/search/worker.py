@@ -41,8 +41,9 @@ def start_proxy(job: ProxyJob, task: str, identity: str) -> Training:
     """Train *job* on the task called *task*, from its checkpoint if there is one, giving way to latency measurements on this machine."""
     request = TaskRequest(job.fidelity.resolution, job.fidelity.samples, job.fidelity.val_samples, job.seed, job.held_out)
     test = load_task(task, replace(request, samples=1, held_out=True)).val if job.tested else None
-    training = ProxyTraining(job, _load_task(task, request), _lease(job.device).turn, test)
-    return CheckpointedTraining(training, identity, Checkpoints())
+    checkpoints = Checkpoints()
+    training = ProxyTraining(job, _load_task(task, request), _lease(job.device).turn, test, checkpoints)
+    return CheckpointedTraining(training, identity, checkpoints)
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def test_the_plain_network_is_trained_once_for_all_placements_and_seeds(digits: 
 
 
 def test_who_needs_the_plain_network_first_spends_its_time(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer, "start_from_plain", lambda model, job, task, begin: 10_000.0)
+    monkeypatch.setattr(trainer, "start_from_plain", lambda *_: 10_000.0)
     assert ProxyTraining(job(), digits).step().seconds > 10_000 > ProxyTraining(job(recipe=Recipe()), digits).step().seconds
 
 
@@ -130,6 +131,76 @@ def test_what_was_killed_needs_no_plain_network_to_go_on(digits: Task, tmp_path:
     plain_start._kept.clear()
     assert figures(CheckpointedTraining(ProxyTraining(job(), digits), "it", Checkpoints(tmp_path))) == whole[1:]
     assert not plain_start._kept
+
+
+class TestLeftForOthers:
+    """Plain networks in a folder of checkpoints."""
+
+    @pytest.fixture
+    def left(self, digits: Task, tmp_path: Path) -> Path:
+        """The file that a process has left, which has ended since."""
+        ProxyTraining(job(), digits, checkpoints=Checkpoints(tmp_path)).step()
+        plain_start._kept.clear()
+        (file,) = tmp_path.iterdir()
+        return file
+
+    @pytest.fixture
+    def trained(self, monkeypatch: pytest.MonkeyPatch) -> list[ProxyJob]:
+        """The plain networks that are trained from now on."""
+        jobs: list[ProxyJob] = []
+        train = plain_start._trained
+        monkeypatch.setattr(plain_start, "_trained", lambda training, epochs: jobs.append(training.job) or train(training, epochs))  # type: ignore[func-returns-value]
+        return jobs
+
+    def test_another_process_takes_it_to_the_same_figures(self, digits: Task, left: Path, trained: list[ProxyJob]) -> None:
+        found = figures(ProxyTraining(job(), digits, checkpoints=Checkpoints(left.parent)))
+        assert not trained
+        plain_start._kept.clear()
+        assert figures(ProxyTraining(job(), digits)) == found
+        assert trained
+
+    def test_other_seeds_and_placements_take_it_and_no_time(self, digits: Task, left: Path, trained: list[ProxyJob]) -> None:
+        model, wanted = build_proxy(job("sb,none,none,none", 4), 10), job("sb,none,none,none", 4)
+        task = load_task("digits", TaskRequest(8, 600, 300, seed=4))
+        assert plain_start.start_from_plain(model, wanted, task, ProxyTraining, Checkpoints(left.parent)) == 0
+        assert not trained
+
+    @pytest.mark.parametrize(
+        "recipe",
+        [Recipe(plain_epochs=4), Recipe(plain_epochs=3, lr=0.02), Recipe(plain_epochs=3, precision="bfloat16")],
+        ids=["longer", "by another recipe", "in another precision"],
+    )
+    def test_it_is_of_its_own_recipe(self, digits: Task, left: Path, trained: list[ProxyJob], recipe: Recipe) -> None:
+        ProxyTraining(job(recipe=recipe), digits, checkpoints=Checkpoints(left.parent)).step()
+        assert len(trained) == 1 and len(list(left.parent.iterdir())) == 2
+
+    def test_other_images_under_the_same_name(self, digits: Task, left: Path, trained: list[ProxyJob]) -> None:
+        ProxyTraining(job(), replace(digits, version=2), checkpoints=Checkpoints(left.parent)).step()
+        assert len(trained) == 1
+
+    @pytest.mark.parametrize("harm", ["broken", "of a host built otherwise", "of other shapes"])
+    def test_what_does_not_fit_is_trained_again(self, digits: Task, left: Path, trained: list[ProxyJob], harm: str) -> None:
+        content = torch.load(left)
+        weights, name = content["weights"], "fc.weight"
+        if harm == "broken":
+            left.write_bytes(left.read_bytes()[:1000])
+        else:
+            torch.save(
+                {
+                    "weights": {n: w for n, w in weights.items() if n != name}
+                    | ({name: torch.zeros(1)} if harm == "of other shapes" else {})
+                },
+                left,
+            )
+        ProxyTraining(job(), digits, checkpoints=Checkpoints(left.parent)).step()
+        assert len(trained) == 1
+        assert torch.load(left)["weights"].keys() == weights.keys()  # mended
+
+    def test_where_nothing_can_be_kept_it_serves_all_the_same(self, digits: Task, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        nowhere = Checkpoints(tmp_path / "file" / "folder")
+        training = CheckpointedTraining(ProxyTraining(job(), digits, checkpoints=nowhere), "it", nowhere)
+        assert "no checkpoint could be kept" in str(training.step().notes)
 
 
 def test_a_worker_trains_it_on_the_images_of_its_own_seed(digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
