@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
 
-from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe, TrainingReport
+from nasattn.proxy import Fidelity, ProxyJob, ProxyTraining, Recipe, TrainingReport, trainer
 from nasattn.proxy.fidelity import OPTIMIZERS
 from nasattn.tasks import Split, Task, TaskRequest, load_task
 
@@ -147,6 +148,18 @@ def test_weights_that_diverged_in_the_last_step_give_no_accuracy(digits: Task) -
     with torch.no_grad():
         training.model.fc.bias.fill_(math.nan)  # type: ignore[union-attr, operator]
     assert math.isnan(training._accuracy(training.val))
+
+
+def test_where_nothing_is_decided_a_part_of_the_validation_images_is_looked_at(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "GLANCE", 100)
+    whole = replace(digits, val=Split(digits.val.images[:290], digits.val.labels[:290]))
+    third = replace(digits, val=Split(digits.val.images[:290:3], digits.val.labels[:290:3]))
+    job = ProxyJob("nasattn_resnet18", "none,sge_g32,none,none", SMALL.changed(epochs=4, rungs=2), Recipe())
+    found, on_whole, on_third = ProxyTraining(job, whole), ProxyTraining(job, whole), ProxyTraining(job, third)
+    monkeypatch.setattr(on_whole, "_accuracy", lambda split, most=None: ProxyTraining._accuracy(on_whole, split))
+    accuracies = [[training.step().accuracy for _ in range(4)] for training in (found, on_whole, on_third)]
+    assert accuracies[0] == [accuracies[2][0], accuracies[1][1], accuracies[2][2], accuracies[1][3]]  # rungs after two and four epochs
+    assert all(a != b for a, b in zip(accuracies[1], accuracies[2], strict=True))
 
 
 def test_a_tested_job_is_scored_on_the_test_images_at_its_end(digits: Task) -> None:
