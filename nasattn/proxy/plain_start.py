@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SEED = 0  # of the plain network and of its images
 KEPT = 4  # plain networks that stay in a worker's memory
 Weights = dict[str, Tensor]
-_kept: OrderedDict[tuple[ProxyJob, str], Weights] = OrderedDict()
+_kept: OrderedDict[str, Weights] = OrderedDict()  # by identity
 
 
 def plain_job(job: ProxyJob) -> ProxyJob:
@@ -62,20 +62,17 @@ def start_from_plain(
     Returns:
         The seconds that the plain network was in training for now: none where there is one already.
     """
-    key, seconds = (plain_job(job), task.name), 0.0
-    if key not in _kept:
-        identity = _identity(job, task)
-        weights = _found(checkpoints, identity, key[0], task) if checkpoints else None
-        if weights is None:
-            weights, seconds = _trained(begin(key[0], task if job.seed == SEED else _of_plain_seed(task, job)), job.recipe.plain_epochs)
+    identity, seconds = _identity(job, task), 0.0
+    if identity not in _kept:
+        found = _found(checkpoints, identity, job, task) if checkpoints else None
+        _kept[identity], seconds = (found, 0.0) if found else _trained(job, task, begin)
+        if checkpoints and not found:
             with suppress(Exception):  # a full disk: the training that starts from it leaves checkpoints there too, and says so
-                if checkpoints:
-                    checkpoints.save(identity, {"weights": weights})
-        _kept[key] = weights
-    _kept.move_to_end(key)
+                checkpoints.save(identity, {"weights": _kept[identity]})
+    _kept.move_to_end(identity)
     while len(_kept) > KEPT:
         _kept.popitem(last=False)
-    model.load_state_dict(_shared(_kept[key], model.state_dict()), strict=False)
+    model.load_state_dict(_shared(_kept[identity], model.state_dict()), strict=False)
     return seconds
 
 
@@ -85,15 +82,20 @@ def _identity(job: ProxyJob, task: Task) -> str:
     return f"plain-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()}"
 
 
-def _found(checkpoints: Checkpoints, identity: str, plain: ProxyJob, task: Task) -> Weights | None:
+def _found(checkpoints: Checkpoints, identity: str, job: ProxyJob, task: Task) -> Weights | None:
     """The weights that another process has left, unless the host is built otherwise by now."""
-    weights: Weights = (checkpoints.load(identity) or {}).get("weights", {})
-    own = build_proxy(plain, len(task.classes), task.in_chans).state_dict()
+    left = checkpoints.load(identity)
+    if left is None:
+        return None
+    weights: Weights = left["weights"]
+    own = build_proxy(plain_job(job), len(task.classes), task.in_chans).state_dict()
     return weights if weights.keys() == own.keys() == _shared(weights, own).keys() else None
 
 
-def _trained(training: ProxyTraining, epochs: int) -> tuple[Weights, float]:
-    training.advance(epochs * training.steps_per_epoch)
+def _trained(job: ProxyJob, task: Task, begin: Callable[[ProxyJob, Task], ProxyTraining]) -> tuple[Weights, float]:
+    """The weights, and the seconds that it took."""
+    training = begin(plain_job(job), task if job.seed == SEED else _of_plain_seed(task, job))
+    training.advance(job.recipe.plain_epochs * training.steps_per_epoch)
     return {name: value.detach().cpu().clone() for name, value in training.model.state_dict().items()}, training.seconds
 
 

@@ -129,11 +129,11 @@ def _samples(test: Task) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _train(config: StudyConfig, placement: str, task: Task) -> tuple[ProxyTraining, float]:
     from nasattn.latency import Deployment
-    from nasattn.proxy import ProxyTraining
+    from nasattn.proxy import Checkpoints, ProxyTraining
 
     accuracy = math.nan
     with Deployment(device=config.device).applied():  # one thread, as a worker has: other numbers of threads sum in another order
-        training = ProxyTraining(config.job(placement), task)
+        training = ProxyTraining(config.job(placement), task, checkpoints=Checkpoints())
         while not training.done:
             accuracy = training.step().accuracy
     return training, accuracy

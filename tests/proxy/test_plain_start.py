@@ -149,7 +149,7 @@ class TestLeftForOthers:
         """The plain networks that are trained from now on."""
         jobs: list[ProxyJob] = []
         train = plain_start._trained
-        monkeypatch.setattr(plain_start, "_trained", lambda training, epochs: jobs.append(training.job) or train(training, epochs))  # type: ignore[func-returns-value]
+        monkeypatch.setattr(plain_start, "_trained", lambda job, *others: jobs.append(job) or train(job, *others))  # type: ignore[func-returns-value]
         return jobs
 
     def test_another_process_takes_it_to_the_same_figures(self, digits: Task, left: Path, trained: list[ProxyJob]) -> None:
