@@ -44,6 +44,7 @@ from nasattn.store import Store  # noqa: E402
 from nasattn.tasks import Task, TaskRequest, load_task  # noqa: E402
 
 CHECKS = 8  # placements measured end to end, against which the additive table is checked
+RUNGS = 3  # at which accuracies are taken, also where searches by default have fewer
 Row = dict[str, Any]
 
 
@@ -154,11 +155,12 @@ def main() -> None:
     parser.add_argument("--partial", action="store_true", help="write the table even where trainings are missing")
     args = parser.parse_args()
     space = load_space(args.space)
-    fidelity, recipe = default_settings(args.task, args.device)
+    usual, recipe = default_settings(args.task, args.device)
+    fidelity = usual.changed(rungs=max(RUNGS, usual.rungs))
     work = args.work or TABLES / f"{space.name}.partial.jsonl"
     database = HERE.parent / "build" / "tables" / f"{space.name}.db"  # of latencies, which are this machine's
     database.parent.mkdir(parents=True, exist_ok=True)
-    settings = settings_of(args, space, fidelity, recipe)
+    settings = settings_of(args, space, fidelity, recipe) | {"rungs_of_searches": usual.rungs}
     rows = read_work(work, settings)
     latencies = measure(space, database)
     done = {(row["placement"], row["seed"]) for row in rows}

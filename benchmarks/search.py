@@ -175,27 +175,38 @@ def replay(name: str, sampler: str, seed: int, trials: int, points: list[int]) -
     return {"shares": shares, "ask_ms": 1e3 * float(np.median(asked[-20:])), "duplicates": trials - len(set(keys))}
 
 
-def replay_whole(name: str, seed: int, trials: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """One whole search of a shipped table (see :func:`replay.replay_search`)."""
+def replay_whole(name: str, seed: int, trials: int, settings: dict[str, Any], rungs: int) -> dict[str, Any]:
+    """One whole search of a shipped table, whose trials are compared at its last *rungs* (see :func:`replay.replay_search`)."""
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return replay_search(Table.read(TABLES / f"{name}.json"), seed, trials, **settings)
+    return replay_search(Table.read(TABLES / f"{name}.json").at_rungs(rungs), seed, trials, **settings)
 
 
 def replay_searches(name: str, seeds: int, trials: int, points: list[int], run: Callable[..., Any]) -> tuple[dict[str, Runs], list[Any]]:
-    """All whole searches of a shipped table: those of :data:`replay.SEARCHES` by budget, and random search with halving; *run* maps."""
+    """All whole searches of a shipped table, *run* maps: those of :data:`replay.SEARCHES` by budget; random search with halving at all rungs."""
+    table = Table.read(TABLES / f"{name}.json")
+    usual = table.made.get("rungs_of_searches", len(table.rungs))
 
-    def all_seeds(most: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
-        return list(run(replay_whole, [name] * seeds, range(seeds), [most] * seeds, [settings] * seeds))
+    def all_seeds(most: int, settings: dict[str, Any], rungs: int) -> list[dict[str, Any]]:
+        return list(run(replay_whole, [name] * seeds, range(seeds), [most] * seeds, [settings] * seeds, [rungs] * seeds))
 
     searches: dict[str, Runs] = {}
     size = load_problem(name).domain.size  # a search ends by its budget
     for search, settings in SEARCHES.items():
         for budget in budgets_of(search, trials, points):
-            found = all_seeds(size, {**settings, "compute_budget": f"{budget}s"})  # of a table a training takes a second
+            found = all_seeds(size, {**settings, "compute_budget": f"{budget}s"}, usual)  # of a table a training takes a second
             searches.setdefault(search, {})[budget] = found
             print(f"{name} {search} {budget}: {np.median([share_at(r['trace'], budget) for r in found]):.4f}", flush=True)
-    return searches, all_seeds(trials, HALVING)
+    return searches, all_seeds(trials, HALVING, len(table.rungs))
+
+
+def everything_once(problem: Problem, seeds: int) -> dict[str, float]:
+    """The share of the best hypervolume of who trains every placement, once: what choosing alone can come to, as fronts claim by luck too."""
+    keys, shares = list(problem.accuracy), []
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, 3])
+        shares.append(problem.share(keys, np.array([rng.choice(problem.accuracy[key]) for key in keys])))
+    return {name: round(float(np.quantile(shares, q)), 4) for name, q in (("low", 0.25), ("median", 0.5), ("high", 0.75))}
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
@@ -266,6 +277,8 @@ def main() -> None:
                 whole = replay_searches(problem, args.seeds, trials, points, map if pool is None else pool.map)
         compared = compare(shares, points)
         results[problem] = {"points": points, "samplers": {n: compared[n] | about[n] for n in shares}}
+        results[problem]["everything_once"] = once = everything_once(load_problem(problem), args.seeds)
+        print(f"{problem}: every placement trained once: {once}", flush=True)
         if OURS in shares and USUAL in shares:
             at = compared[USUAL]["ours_reaches_its_last_at"]
             below = {n: compared[n]["ours_below_at"] for n in ("random", "local") if n in shares}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class Table:
         space: All its placements are in `entries`.
         entries: By placement.
         rungs: Shares of the whole training at which accuracies were taken, in order; the last is 1.
-        made: What made it: task, device, fidelity, recipe, device key of the latencies, their error, command, versions.
+        made: What made it: task, device, fidelity, recipe, device key of the latencies, their error, command, versions;
+            where searches use fewer rungs than it has, how many (`rungs_of_searches`).
     """
 
     name: str
@@ -64,6 +65,12 @@ class Table:
     def missing(self) -> list[str]:
         """Placements of the space that are not in the table."""
         return [str(p) for p in self.space.placements() if str(p) not in self.entries]
+
+    def at_rungs(self, number: int) -> Table:
+        """The same trainings, looked at on their last *number* rungs only."""
+        entries = {p: Entry(e.latency, {seed: a[-number:] for seed, a in e.accuracy.items()}) for p, e in self.entries.items()}
+        made = {**self.made, "fidelity": {**self.made["fidelity"], "rungs": number}}
+        return replace(self, entries=entries, rungs=self.rungs[-number:], made=made)
 
     def noise(self) -> float:
         """Standard deviation between seeds at the end, pooled over the placements."""

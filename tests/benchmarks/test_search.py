@@ -46,6 +46,16 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert 0.003 < read.noise() < 0.03
 
 
+def test_a_table_looked_at_on_fewer_rungs() -> None:
+    table = make_table()
+    half = table.at_rungs(2)
+    name = next(iter(table.entries))
+    assert (half.rungs, half.made["fidelity"]["rungs"], half.entries[name].latency) == ((0.5, 1.0), 2, table.entries[name].latency)
+    assert half.entries[name].accuracy[1] == table.entries[name].accuracy[1][1:]
+    halved = replay.replay_search(half, 0, 20, sampler="random", certify=0, halving=True)
+    assert 10 <= halved["compute"] < 20 and table.rungs == (0.25, 0.5, 1.0)
+
+
 def test_the_shipped_table_is_whole_and_of_the_default_proxy() -> None:
     table = Table.read(TABLES / "cued_digits_resnet50.json")
     assert (len(table.entries), table.seeds, table.missing, len(table.rungs)) == (320, (0, 1), [], 3)
@@ -66,6 +76,21 @@ def test_samplers_are_replayed_on_a_table(tmp_path: Path, monkeypatch: pytest.Mo
         if sampler != "random":
             assert result["duplicates"] == 0
             assert result["shares"][1] > 0.9  # every placement of the table is trained
+
+
+def test_who_trains_everything_once_claims_by_luck_too() -> None:
+    accuracy = {"a": (0.5,), "b": (0.7, 0.9), "c": (0.8,)}
+    cost = {"a": 1.0, "b": 2.0, "c": 3.0}
+    domain = search.Domain.of_space(make_table().space)
+    problem = search.Problem("three", accuracy, cost, lambda trial: "a", lambda params: "a", domain)
+    once = search.everything_once(problem, 20)
+    assert once["low"] <= once["median"] <= once["high"] == 1.0
+    assert (
+        search.everything_once(
+            search.Problem("sure", {k: a[:1] for k, a in accuracy.items()}, cost, problem.suggest, problem.key, domain), 3
+        )["low"]
+        == 1.0
+    )
 
 
 def test_figures_of_a_comparison() -> None:
