@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nasattn.hosts import Host
 
 DEVICE_RUNS = 20  # timed by CUDA events
+HARMLESS = 0.01  # log ratio that equal models may show though something else used the device
 
 
 class HostMeter:
@@ -54,6 +55,7 @@ class HostMeter:
         self.runtime = get_runtime(deployment.runtime, deployment.device)
         self.images = self.deployment.images()
         self._plain_stages: dict[int, Forward] = {}
+        self._uses, self._most_uses = 0, 1  # of a calibration that was disturbed
 
     def measure(self, placement: Placement, max_seconds: float = 10.0, target: float = 0.01) -> PairedLatency:
         """Measure a whole placement, for *max_seconds* at most (see :func:`measure_pair`). The plain host has ratio 1 by definition."""
@@ -73,20 +75,39 @@ class HostMeter:
 
     @cached_property
     def calibration(self) -> PairedLatency:
-        """The plain host against a clone of itself: how far from 1 this run of the meter puts equal things."""
+        """The plain host against a clone of itself: how far from 1 this run of the meter puts equal things.
+
+        Where they were put apart because something else used the device, it is taken anew after 1, 2, 4 and so on measurements.
+        """
         clone = self._prepare(self.host.build(self.host.plain()), self.images)
         return self._time(self._plain, clone, self.calibration_seconds, target=0.005)
 
     def _measure(self, baseline: Forward, candidate: Forward, max_seconds: float, target: float, patience: float = 3.0) -> PairedLatency:
-        """Time two prepared models; the interval is never narrower than what equal models showed."""
-        noise = abs(math.log(self.calibration.ratio))
+        """Time two prepared models; the interval is never narrower than what equal models showed, and as disturbed as that was."""
+        disturbed = self._renew_disturbed()
+        calibration = math.log(self.calibration.ratio)
         pair = self._time(baseline, candidate, max_seconds, target, patience)
         return replace(
             pair,
-            ratio_low=min(pair.ratio_low, pair.ratio * math.exp(-noise)),
-            ratio_high=max(pair.ratio_high, pair.ratio * math.exp(noise)),
-            calibration=math.log(self.calibration.ratio),
+            ratio_low=min(pair.ratio_low, pair.ratio * math.exp(-abs(calibration))),
+            ratio_high=max(pair.ratio_high, pair.ratio * math.exp(abs(calibration))),
+            calibration=calibration,
+            contention=pair.contention or disturbed,
         )
+
+    def _renew_disturbed(self) -> str | None:
+        """Forget a disturbed calibration, which leaves every interval wide, once it was used often enough. Returns what disturbs the one there is now."""
+        if self._disturbed and self._uses == self._most_uses:
+            del self.calibration
+            self._uses, self._most_uses = 0, 2 * self._most_uses
+        self._uses += 1
+        return self._disturbed
+
+    @property
+    def _disturbed(self) -> str | None:
+        """What put equal models apart, in one line; None where nothing did."""
+        harmless = abs(math.log(self.calibration.ratio)) <= HARMLESS
+        return None if harmless or not self.calibration.contention else f"while equal models were compared {self.calibration.contention}"
 
     def _time(self, baseline: Forward, candidate: Forward, max_seconds: float, target: float, patience: float = 3.0) -> PairedLatency:
         with self.alone(), self.deployment.applied():
