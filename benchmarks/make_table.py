@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="train at most so many now")
     parser.add_argument("--partial", action="store_true", help="write the table even where trainings are missing")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does: the trainings under way end, no process stays behind
     space = load_space(args.space)
     usual, recipe = default_settings(args.task, args.device)
     fidelity = usual.changed(rungs=max(RUNGS, usual.rungs))
