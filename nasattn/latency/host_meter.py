@@ -97,7 +97,9 @@ class HostMeter:
 
     def _renew_disturbed(self) -> str | None:
         """Forget a disturbed calibration, which leaves every interval wide, once it was used often enough. Returns what disturbs the one there is now."""
-        if self._disturbed and self._uses == self._most_uses:
+        if not self._disturbed:
+            return None
+        if self._uses == self._most_uses:
             del self.calibration
             self._uses, self._most_uses = 0, 2 * self._most_uses
         self._uses += 1

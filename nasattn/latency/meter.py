@@ -33,7 +33,7 @@ class PairedLatency:
         device_ms: On CUDA: median time that the candidate's work takes on the GPU, by its own clock.
         baseline_device_ms: Of the baseline's.
         calibration: Log ratio of the baseline against its clone in the same run of the meter; the interval is at least that wide.
-        contention: What else used the device meanwhile, in one line; None when nothing did.
+        contention: What else used the device meanwhile, or put equal models apart before, in one line; None when nothing did.
     """
 
     ms: float
