@@ -92,7 +92,7 @@ def tune_proxy(
     Example: nasattn tune-proxy STUDY --seconds 20 --out recipe.yaml; then nasattn search --space SPACE --recipe recipe.yaml
     """
     from nasattn.api import tune_proxy as tune
-    from nasattn.report.agreement import tuned_summary, tuned_table
+    from nasattn.report.agreement import tuned_summary, tuned_table, tuned_verdict
     from nasattn.report.progress import SearchView
 
     log.start("tune-proxy", study)
@@ -101,5 +101,7 @@ def tune_proxy(
     if as_json:
         print(json.dumps(tuned_summary(tuned), indent=2))
         return
-    console.out().print(tuned_table(tuned))
+    printer = console.out()
+    printer.print(tuned_table(tuned))
+    printer.print(tuned_verdict(tuned), highlight=False, soft_wrap=True)
     print(f"Wrote {out}: use it by `nasattn search --recipe {out} ...`")

@@ -206,6 +206,19 @@ def agree(
     )
 
 
+def gained(one: Agreement, other: Agreement, seed: int = 0) -> Estimate:
+    """How far the tau of *one* proxy is above that of *other*, over the placements of both, with a paired interval."""
+    theirs = {p.placement: p.proxy for p in other.points}
+    points = [p for p in one.points if p.placement in theirs]
+    if len(points) < FEWEST:
+        return Estimate()
+    truth = np.array([p.long_run for p in points]).round(DIGITS)
+    weights = resamples(len(points), one.draws, seed)
+    ranked = (np.array(v) for v in ([p.proxy for p in points], [theirs[p.placement] for p in points]))
+    mine, against = (kendall(_rankable(v), truth, weights) for v in ranked)
+    return estimate(mine - against)
+
+
 def stratified(scores: Floats, count: int, seed: int = 0) -> list[int]:
     """Choose *count* of n placements spread over their scores: the best, the worst, and one of each quantile between them.
 

@@ -177,6 +177,8 @@ def tuned_summary(found: Tuned) -> dict[str, Any]:
         "study": found.study,
         "limit": found.limit,
         "best": found.best.study if found.best else None,
+        "gain": asdict(found.gain) if found.gain else None,
+        "verdict": tuned_verdict(found),
         "candidates": [
             {
                 "study": c.study,
@@ -206,3 +208,15 @@ def tuned_table(found: Tuned) -> Table:
         "the first is the study's own; the best of several estimates is a little too high, most of all where their intervals overlap"
     )
     return table
+
+
+def tuned_verdict(found: Tuned) -> str:
+    """In a sentence, whether the best of what was tried ranks better than the study's own fidelity."""
+    if found.best is found.candidates[0]:
+        return "None of the others ranks more like the long runs than the study's own fidelity."
+    if found.gain is None or found.gain.low is None:
+        return "Whether it ranks better than the study's own fidelity cannot be told."
+    above = f"Its tau is above that of the study's own fidelity by {_interval(found.gain)}"
+    if found.gain.low > 0:
+        return f"{above}."
+    return f"{above}: that may be chance. A report on more placements tells (`nasattn proxy-report {found.study} --placements N`)."

@@ -21,7 +21,7 @@ from nasattn.attention import Placement
 from nasattn.errors import NasattnError, StudyError, UsageError
 from nasattn.hosts import get_host
 from nasattn.proxy import Fidelity, ProxyTraining
-from nasattn.proxy.agreement import Agreement, agree
+from nasattn.proxy.agreement import Agreement, Estimate, agree, gained
 from nasattn.proxy.recipe_file import write_recipe_file
 from nasattn.search.cluster import quiet_libraries, ray_cluster
 from nasattn.search.events import Event
@@ -80,6 +80,14 @@ class Tuned:
         """The candidate of the highest tau within the limit; of equal ones the cheapest."""
         within = [c for c in self.candidates if c.within and c.agreement is not None]
         return max(within, key=lambda c: (round(c.tau, 6), -c.seconds), default=None)
+
+    @property
+    def gain(self) -> Estimate | None:
+        """How far the best's tau is above that of the study's own fidelity, paired; None where that is the best, or ranks nothing."""
+        own, best = self.candidates[0] if self.candidates else None, self.best
+        if own is None or best is None or best is own or own.agreement is None or best.agreement is None:
+            return None
+        return gained(best.agreement, own.agreement)
 
 
 def tune_proxy(
@@ -240,6 +248,7 @@ def _write(out: Path, tuned: Tuned, config: StudyConfig) -> None:
         "space": config.space.name,
         "placements": len(best.agreement.points),
         "tau": asdict(best.agreement.proxy.tau),
+        "gain": asdict(tuned.gain) if tuned.gain else None,
         "seconds": round(best.seconds, 1),
         "limit": tuned.limit,
         "tried": len(tuned.candidates),

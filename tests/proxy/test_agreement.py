@@ -15,6 +15,7 @@ from nasattn.proxy.agreement import (
     Agreement,
     Estimate,
     agree,
+    gained,
     hypervolume_kept,
     regret,
     stratified,
@@ -321,3 +322,22 @@ def test_a_tie_of_the_predictor_is_half_right() -> None:
     runs = np.array([[0.1, 0.1], [0.2, 0.2], [0.3, 0.3], [0.4, 0.4]])
     found = agree(list("abcd"), np.array([0.1, 0.1, 0.3, 0.4]), runs, np.array([1.0, 1.1, 1.2, 1.3]), {})
     assert found.settled_pairs == 6 and found.proxy.settled.value == pytest.approx(5.5 / 6)
+
+
+def test_a_gain_is_paired_over_the_placements_of_both() -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.standard_normal(20)
+    runs, latency, names = truth[:, None] + rng.normal(0, 0.1, (20, 2)), 1 + rng.random(20), [f"p{i}" for i in range(20)]
+    noisy = truth + rng.normal(0, 1, 20)
+    with_one_failed = np.where(np.arange(20) == 4, np.nan, truth)
+    one, other = (agree(names, proxy, runs, latency, {}) for proxy in (with_one_failed, noisy))
+    kept = np.arange(20) != 4
+    found, mean = gained(one, other), runs.mean(1)
+    expected = kendalltau(truth[kept], mean[kept]).statistic - kendalltau(noisy[kept], mean[kept]).statistic
+    assert found.value == pytest.approx(expected)
+    assert found.low is not None and found.high is not None and found.low < expected < found.high
+    assert gained(other, other).value == gained(other, other).high == 0
+    swapped = gained(other, one)
+    assert (swapped.value, swapped.low) == (pytest.approx(-expected), pytest.approx(-found.high))
+    few = agree(names[:4], truth[:4], runs[:4], latency[:4], {})
+    assert gained(few, agree(names[3:], truth[3:], runs[3:], latency[3:], {})) == Estimate()

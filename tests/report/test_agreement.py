@@ -12,7 +12,9 @@ from rich.console import Console
 
 from nasattn.errors import UsageError
 from nasattn.proxy.agreement import Agreement, agree
-from nasattn.report.agreement import agreement_summary, agreement_table, context, plot_agreement, verdict
+from nasattn.proxy.fidelity import Fidelity
+from nasattn.report.agreement import agreement_summary, agreement_table, context, plot_agreement, tuned_summary, tuned_verdict, verdict
+from nasattn.search.tune_proxy import Candidate, Tuned
 
 N = 20
 RNG = np.random.default_rng(1)
@@ -171,3 +173,24 @@ def test_what_the_verdict_is_to_be_read_with() -> None:
         f"Of the {found.settled_pairs} pairs that the long runs settle, the proxy orders {found.proxy.settled.value:.0%} rightly."
     )
     assert "agrees with another" not in context(compared(long_run=LONG[:, :1]))
+
+
+def tuned(*proxies: np.ndarray | None) -> Tuned:
+    """What was tried: the study's own fidelity first; None: too few trainings finished."""
+    found = [None if p is None else compared(p, {}) for p in proxies]
+    return Tuned("s", 20.0, tuple(Candidate(Fidelity(epochs=n), f"s{n}", n, f, True) for n, f in enumerate(found, start=1)))
+
+
+def test_whether_a_tuned_proxy_ranks_better_than_the_own_one() -> None:
+    better, alike = tuned(NOISE, GOOD), tuned(0.5 + 0.08 * QUALITY + 0.03 * NOISE, GOOD)
+    assert better.gain is not None and better.gain.low is not None and better.gain.low > 0
+    assert better.gain.value == pytest.approx(better.candidates[1].tau - better.candidates[0].tau)
+    assert tuned_verdict(better) == f"Its tau is above that of the study's own fidelity by {ends(better.gain)}."
+    assert alike.gain is not None and alike.gain.low is not None and alike.gain.low <= 0 < (alike.gain.value or 0)
+    assert tuned_verdict(alike).startswith(f"Its tau is above that of the study's own fidelity by {ends(alike.gain)}: that may be chance.")
+    own = tuned(GOOD, NOISE)
+    assert own.gain is None
+    assert tuned_verdict(own) == "None of the others ranks more like the long runs than the study's own fidelity."
+    assert tuned_verdict(tuned(None, GOOD)) == "Whether it ranks better than the study's own fidelity cannot be told."
+    for found in (better, alike, own):
+        assert json.loads(json.dumps(tuned_summary(found)))["verdict"] == tuned_verdict(found)
