@@ -185,6 +185,8 @@ def tuned_summary(found: Tuned) -> dict[str, Any]:
                 "fidelity": c.fidelity.to_dict(),
                 "seconds": c.seconds if math.isfinite(c.seconds) else None,
                 "within": c.within,
+                "trained": c.trained,
+                "given_up": c.given_up,
                 "tau": asdict(c.agreement.proxy.tau) if c.agreement else None,
             }
             for c in found.candidates
@@ -201,12 +203,14 @@ def tuned_table(found: Tuned) -> Table:
     for c in found.candidates:
         f = c.fidelity
         shown = _interval(c.agreement.proxy.tau) if c.agreement else "-"
+        shown += " (half)" if c.given_up else ""
         seconds = f"{c.seconds:.1f}{'' if c.within else ' (too slow)'}"
         row = (f"{f.width:g}", str(f.blocks), str(f.resolution), str(f.samples or "all"), str(f.epochs), seconds, shown)
         table.add_row(*row, style="bold" if c is found.best else None)
-    table.caption = Text(
-        "the first is the study's own; the best of several estimates is a little too high, most of all where their intervals overlap"
-    )
+    notes = ["the first is the study's own; the best of several estimates is a little too high, most of all where their intervals overlap"]
+    if any(c.given_up for c in found.candidates):
+        notes.append("half: given up after half of the placements, too slow or beyond chance worse than the best before it")
+    table.caption = Text("\n".join(notes))
     return table
 
 

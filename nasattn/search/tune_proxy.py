@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nasattn.search.worker import Start
 
 TIMED_STEPS = 12
+FEWEST = 8  # placements, at least, by which a candidate is given up
 TRIES = 200  # suggestions, most of which cost too much or are tried already
 WIDTHS = (0.0625, 0.125, 0.1875, 0.25, 0.5)
 BLOCKS = (1, 2, 3)
@@ -52,6 +53,8 @@ class Candidate:
         seconds: Median training time of a placement.
         agreement: With the long runs; None when too few trainings finished.
         within: Whether the time is within the limit.
+        trained: Number of placements trained.
+        given_up: Whether that was half of them, as it was too slow by then or ranked worse than the best before it.
     """
 
     fidelity: Fidelity
@@ -59,6 +62,8 @@ class Candidate:
     seconds: float
     agreement: Agreement | None
     within: bool
+    trained: int = 0
+    given_up: bool = False
 
     @property
     def tau(self) -> float:
@@ -78,7 +83,7 @@ class Tuned:
     @property
     def best(self) -> Candidate | None:
         """The candidate of the highest tau within the limit; of equal ones the cheapest."""
-        within = [c for c in self.candidates if c.within and c.agreement is not None]
+        within = [c for c in self.candidates if c.within and not c.given_up and c.agreement is not None]
         return max(within, key=lambda c: (round(c.tau, 6), -c.seconds), default=None)
 
     @property
@@ -135,8 +140,7 @@ def tune_proxy(
         for fidelity in _Suggestions(config, seconds, tried):
             name = f"{study}-tune-{_digest(fidelity)}"
             candidate = replace(config, name=name, fidelity=fidelity, trials=len(truth.placements), sampler="random")
-            evaluate(store, candidate, [Placement.parse(p) for p in truth.placements], listener, start)
-            tried.append(truth.judge(candidate, seconds))
+            tried.append(_tried(candidate, truth, Tuned(study, seconds, tuple(tried)), lambda c, p: evaluate(store, c, p, listener, start)))
             if len(tried) >= candidates:
                 break
     tuned = Tuned(study, seconds, tuple(tried))
@@ -145,6 +149,25 @@ def tune_proxy(
         raise NasattnError(f"no fidelity that was tried trains within {seconds:g} s and ranks anything{fastest}: allow more by --seconds")
     _write(out, tuned, config)
     return tuned
+
+
+def _tried(config: StudyConfig, truth: _Truth, before: Tuned, train: Callable[[StudyConfig, list[Placement]], None]) -> Candidate:
+    """Train the placements by the fidelity of *config*; only every second one where these tell that it is not worth more."""
+    placements = [Placement.parse(p) for p in truth.placements]
+    half, best = placements[::2], before.best
+    if best is not None and best.agreement is not None and len(half) >= FEWEST:
+        train(config, half)
+        found = truth.judge(config, before.limit)
+        if not found.within or found.agreement is None or _is_worse(found.agreement, best.agreement):
+            return replace(found, given_up=True)
+    train(config, placements)
+    return truth.judge(config, before.limit)
+
+
+def _is_worse(found: Agreement, best: Agreement) -> bool:
+    """Whether a proxy ranks nothing, or less like the long runs than the best does by more than chance."""
+    high = gained(found, best).high
+    return found.proxy.tau.value is None or (high is not None and high < 0)
 
 
 class _Truth:
@@ -168,7 +191,7 @@ class _Truth:
         except UsageError:  # too few finished
             agreement = None
         median = statistics.median(times) if times else float("inf")
-        return Candidate(config.fidelity, config.name, median, agreement, median <= limit)
+        return Candidate(config.fidelity, config.name, median, agreement, median <= limit, len(found))
 
 
 class _Suggestions:
@@ -177,11 +200,12 @@ class _Suggestions:
     def __init__(self, config: StudyConfig, limit: float, tried: list[Candidate]) -> None:
         self.config, self.limit, self.tried = config, limit, tried
         self.plain: dict[Fidelity, float] = {}  # seconds that the plain host was estimated to take
+        self.per_image: dict[tuple[float, int, int], float] = {}  # by width, blocks and resolution, on which alone they depend
         self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=4))
 
     def __iter__(self) -> Iterator[Fidelity]:
         seen = {self.config.fidelity}
-        self.plain[self.config.fidelity] = estimated_seconds(self.config)
+        self._estimate(self.config)
         yield self.config.fidelity
         for _ in range(TRIES):
             trial = self.study.ask()
@@ -211,15 +235,23 @@ class _Suggestions:
         candidate = replace(self.config, fidelity=fidelity)
         try:
             check_buildable(candidate)
-            self.plain[fidelity] = estimated_seconds(candidate)
+            self._estimate(candidate)
         except NasattnError:  # such as a resolution too small for the task
             return False
         above = [c.seconds / self.plain[c.fidelity] for c in self.tried if math.isfinite(c.seconds)]
         return self.plain[fidelity] * (statistics.median(above) if above else 1.0) <= self.limit
 
+    def _estimate(self, config: StudyConfig) -> None:
+        """How long the plain proxy of *config* trains."""
+        f = config.fidelity
+        alike = (f.width, f.blocks, f.resolution)
+        if alike not in self.per_image:
+            self.per_image[alike] = seconds_per_image(config)
+        self.plain[f] = self.per_image[alike] * (f.samples or 8000) * f.epochs
 
-def estimated_seconds(config: StudyConfig) -> float:
-    """How long the plain proxy of *config* trains, from a few steps of it."""
+
+def seconds_per_image(config: StudyConfig) -> float:
+    """How long the plain proxy of *config* trains on an image, from a few steps of it."""
     few = replace(config.fidelity, samples=config.recipe.batch_size * TIMED_STEPS, val_samples=100, epochs=1, rungs=1)
     plain = str(get_host(config.space.host).plain())
     task = load_task(
@@ -230,8 +262,7 @@ def estimated_seconds(config: StudyConfig) -> float:
     begun = time.perf_counter()
     again = ProxyTraining(replace(config, fidelity=few).job(plain), task)
     again.step()
-    per_image = (time.perf_counter() - begun) / (few.samples or 1)
-    return per_image * (config.fidelity.samples or 8000) * config.fidelity.epochs
+    return (time.perf_counter() - begun) / (few.samples or 1)
 
 
 def _digest(fidelity: Fidelity) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,16 @@ from rich.console import Console
 from nasattn.errors import UsageError
 from nasattn.proxy.agreement import Agreement, agree
 from nasattn.proxy.fidelity import Fidelity
-from nasattn.report.agreement import agreement_summary, agreement_table, context, plot_agreement, tuned_summary, tuned_verdict, verdict
+from nasattn.report.agreement import (
+    agreement_summary,
+    agreement_table,
+    context,
+    plot_agreement,
+    tuned_summary,
+    tuned_table,
+    tuned_verdict,
+    verdict,
+)
 from nasattn.search.tune_proxy import Candidate, Tuned
 
 N = 20
@@ -194,3 +204,16 @@ def test_whether_a_tuned_proxy_ranks_better_than_the_own_one() -> None:
     assert tuned_verdict(tuned(None, GOOD)) == "Whether it ranks better than the study's own fidelity cannot be told."
     for found in (better, alike, own):
         assert json.loads(json.dumps(tuned_summary(found)))["verdict"] == tuned_verdict(found)
+
+
+def test_the_table_of_tuned_proxies_says_what_was_given_up() -> None:
+    def shown(found: Tuned) -> str:
+        console = Console(file=io.StringIO(), width=80, color_system=None, _environ={})
+        console.print(tuned_table(found))
+        return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+
+    whole = tuned(GOOD, NOISE)
+    assert "half" not in shown(whole)
+    stopped = replace(whole, candidates=(whole.candidates[0], replace(whole.candidates[1], given_up=True)))
+    assert f"2.0 {ends(stopped.candidates[1].agreement.proxy.tau)} (half)" in shown(stopped)  # type: ignore[union-attr]
+    assert "half: given up after half of the placements" in shown(stopped)

@@ -16,7 +16,7 @@ from nasattn.proxy.recipe_file import read_recipe_file
 from nasattn.search.driver import run_search
 from nasattn.search.proxy_report import evaluate, run_proxy_report, stored_proxy_report
 from nasattn.search.study import StudyConfig, make_config
-from nasattn.search.tune_proxy import Candidate, _Suggestions, estimated_seconds, tune_proxy
+from nasattn.search.tune_proxy import Candidate, Tuned, _Suggestions, _tried, _Truth, seconds_per_image, tune_proxy
 from nasattn.store import Store
 from tests.search.workers import Scripted, start_by_rungs, start_truthful
 
@@ -185,7 +185,7 @@ def test_tuning_takes_the_best_within_the_time_and_writes_it(studied: tuple[Stor
 
 def test_a_candidate_is_expected_to_take_as_much_above_the_plain_host_as_those_before(studied: tuple[Store, str]) -> None:
     config = StudyConfig.from_stored(studied[0].study("s"))
-    plain = estimated_seconds(config)
+    plain = seconds_per_image(config) * (config.fidelity.samples or 0) * config.fidelity.epochs
     tried: list[Candidate] = []
     suggestions = _Suggestions(config, 20 * plain, tried)
     assert next(iter(suggestions)) == config.fidelity
@@ -193,6 +193,33 @@ def test_a_candidate_is_expected_to_take_as_much_above_the_plain_host_as_those_b
     assert suggestions._fits(longer)
     tried.append(Candidate(config.fidelity, "s", 500 * plain, None, within=False))
     assert not suggestions._fits(longer)
+
+
+@pytest.mark.slow
+def test_a_fidelity_that_ranks_worse_is_given_up_after_half_of_the_placements(tmp_path: Path, ray_session: None) -> None:
+    (tmp_path / "small.yaml").write_text(SPACE)
+    store = Store(f"sqlite:///{tmp_path / 'studies.db'}")
+    settings: dict[str, Any] = {"fidelity": TINY, "deployment": {"resolution": 64}, "latency_seconds": 0.2, "trials": 16, "certify": 0}
+    config = make_config({"space": str(tmp_path / "small.yaml"), "study": "t", "sampler": "random", **settings})
+    run_search(config, store.url, start=start_truthful)
+    truth = _Truth(store, "t", run_proxy_report(store, "t", placements=16, longer=3, start=start_truthful).agreement)
+
+    def tried(epochs: int, *before: Candidate, samples: int = 64, limit: float = 9.0) -> Candidate:
+        fidelity = replace(config.fidelity, epochs=epochs, samples=samples)
+        named = replace(config, name=f"t-{epochs}-{samples}", fidelity=fidelity, trials=16)
+        return _tried(named, truth, Tuned("t", limit, before), lambda c, placements: evaluate(store, c, placements, None, start_learning))
+
+    first = tried(2)
+    assert (first.trained, first.given_up) == (16, False), "nothing to compare it with"
+    better = tried(3, first)
+    assert (better.trained, better.given_up, better.tau) == (16, False, pytest.approx(1.0))
+    for _ in range(2):
+        worse = tried(2, first, better, samples=96)
+        assert (worse.trained, worse.given_up) == (8, True)
+        assert len(store.evaluations("t-2-96")) == 8, "the same call again trains nothing more"
+    assert Tuned("t", 9.0, (first, better, replace(worse, seconds=0.1))).best is better
+    slow = tried(5, first, better, limit=4.5)
+    assert (slow.trained, slow.given_up, slow.within) == (8, True, False)
 
 
 def start_learning(job: Any, task: str, identity: str) -> Scripted:
