@@ -6,7 +6,7 @@ trial competes with its neighbours in latency, which is known before training; a
 is paused rather than stopped: it may be promoted later, when more trials have shown how good it is.
 
 Most is cut at the first rung, where it saves most; successive halving cuts the same share at every rung. At the same compute the
-first keeps more of the front however well or badly the rungs foretell the end (`benchmarks/search.py` on the shipped table).
+first keeps more of the front however well or badly the rungs foretell the end (`benchmarks/search.py` on the AdamW table).
 """
 
 from __future__ import annotations
