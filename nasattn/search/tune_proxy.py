@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,11 +157,11 @@ def _tried(config: StudyConfig, truth: _Truth, before: Tuned, train: Callable[[S
     half, best = placements[::2], before.best
     if best is not None and best.agreement is not None and len(half) >= FEWEST:
         train(config, half)
-        found = truth.judge(config, before.limit)
+        found = truth.judge(config, before.limit, truth.placements[::2])
         if not found.within or found.agreement is None or _is_worse(found.agreement, best.agreement):
             return replace(found, given_up=True)
     train(config, placements)
-    return truth.judge(config, before.limit)
+    return truth.judge(config, before.limit, truth.placements)
 
 
 def _is_worse(found: Agreement, best: Agreement) -> bool:
@@ -181,10 +181,10 @@ class _Truth:
         known = {t.placement: t for t in ranked(store, study)}
         self.params = np.array([float(known[p].params) for p in self.placements])
 
-    def judge(self, config: StudyConfig, limit: float) -> Candidate:
-        """What the trainings of the study *config* say, once they are all there."""
-        found = accuracy_of(self.store, config.name)
-        times = [e.seconds for e in self.store.evaluations(config.name, state="COMPLETE") if e.seconds]
+    def judge(self, config: StudyConfig, limit: float, placements: Sequence[str]) -> Candidate:
+        """What the trainings of the study *config* say of these *placements*, whatever others it has."""
+        found = {p: a for p, a in accuracy_of(self.store, config.name).items() if p in placements}
+        times = [e.seconds for e in self.store.evaluations(config.name, state="COMPLETE") if e.seconds and e.placement in placements]
         proxy = np.array([found.get(p, np.nan) for p in self.placements])
         try:
             agreement = agree(self.placements, proxy, self.long, self.latency, {"params": self.params})
