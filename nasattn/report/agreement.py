@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,9 +218,14 @@ def tuned_verdict(found: Tuned) -> str:
     """In a sentence, whether the best of what was tried ranks better than the study's own fidelity."""
     if found.best is found.candidates[0]:
         return "None of the others ranks more like the long runs than the study's own fidelity."
-    if found.gain is None or found.gain.low is None:
+    gain, side = found.gain, "above"
+    if gain is None or gain.value is None or gain.low is None or gain.high is None:
         return "Whether it ranks better than the study's own fidelity cannot be told."
-    above = f"Its tau is above that of the study's own fidelity by {_interval(found.gain)}"
-    if found.gain.low > 0:
-        return f"{above}."
-    return f"{above}: that may be chance. A report on more placements tells (`nasattn proxy-report {found.study} --placements N`)."
+    low = gain.low
+    if gain.value < 0:  # the own one is too slow
+        low, side = -gain.high, "below"
+        gain = replace(gain, value=-gain.value, low=low, high=-gain.low)
+    told = f"Its tau is {side} that of the study's own fidelity by {_interval(gain)}"
+    if low > 0:
+        return f"{told}."
+    return f"{told}: that may be chance. A report on more placements tells (`nasattn proxy-report {found.study} --placements N`)."

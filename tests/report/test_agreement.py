@@ -202,7 +202,12 @@ def test_whether_a_tuned_proxy_ranks_better_than_the_own_one() -> None:
     assert own.gain is None
     assert tuned_verdict(own) == "None of the others ranks more like the long runs than the study's own fidelity."
     assert tuned_verdict(tuned(None, GOOD)) == "Whether it ranks better than the study's own fidelity cannot be told."
-    for found in (better, alike, own):
+    slow = tuned(GOOD, NOISE)
+    slow = replace(slow, candidates=(replace(slow.candidates[0], within=False), slow.candidates[1]))
+    assert slow.gain is not None and slow.gain.high is not None and slow.gain.high < 0
+    below = f"{-slow.gain.value:.2f} ({-slow.gain.high:.2f}, {-slow.gain.low:.2f})"  # type: ignore[operator]
+    assert tuned_verdict(slow) == f"Its tau is below that of the study's own fidelity by {below}."
+    for found in (better, alike, own, slow):
         assert json.loads(json.dumps(tuned_summary(found)))["verdict"] == tuned_verdict(found)
 
 
