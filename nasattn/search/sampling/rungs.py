@@ -1,4 +1,4 @@
-"""What the model is told: the accuracies of completed trials, and what stopped ones let expect from the rung they reached."""
+"""What the model is told: the accuracies of completed trials, and what stopped ones show of them at the rung they reached."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def observe(history: History, accuracy: Floats, scale: Scale, most: int) -> Obse
         passed = [(curve[share], v) for curve, v in zip(history.curves, values, strict=True) if share in curve]
         if len(passed) < PAIRS:
             continue
-        slope, constant, variance = _line(*np.array(passed).T)
+        sight = _sight(*np.array(passed).T)
+        if sight is None:
+            continue
+        slope, constant, variance = sight
         for point, curve in zip(history.stopped, history.stopped_curves, strict=True):
             if max(curve) == share:
                 rows.append(point)
@@ -66,9 +69,20 @@ def observe(history: History, accuracy: Floats, scale: Scale, most: int) -> Obse
     return Observed(points, np.concatenate([values[kept], expected]), extra, len(kept), kept)
 
 
-def _line(early: Floats, final: Floats) -> tuple[float, float, float]:
-    """Slope, constant and residual variance of *final* against *early*, never falling."""
-    spread = early - early.mean()
-    slope = max(float(spread @ (final - final.mean())) / (float(spread @ spread) + 1e-9), 0.0)
-    constant = float(final.mean() - slope * early.mean())
-    return slope, constant, float(((final - constant - slope * early) ** 2).sum() / max(len(final) - 2, 1)) + 1e-3
+def _sight(early: Floats, final: Floats) -> tuple[float, float, float] | None:
+    """How *early* values, ``(n,)`` each, show the *final* ones.
+
+    An early value is the final one through a line and noise, so it counts as the final one that the line leads back to, and by how far
+    noise reaches there. What one would expect of the final value (the line of *final* against *early*) is not an observation: the less
+    an early value says, the nearer that is to the mean of all, and every promising point would be drawn to it.
+
+    Returns:
+        Slope and constant that lead an early value back to a final one, and the variance of that; None where early values do not rise with final ones.
+    """
+    spread = final - final.mean()
+    rise = float(spread @ (early - early.mean())) / (float(spread @ spread) + 1e-9)
+    if rise <= 0:
+        return None
+    noise = early - early.mean() - rise * spread
+    variance = float(noise @ noise) / max(len(final) - 2, 1) / rise**2 + 1e-3
+    return 1 / rise, float(final.mean() - early.mean() / rise), variance
