@@ -12,6 +12,7 @@ from nasattn.search.sampling.history import Floats, History
 from nasattn.search.sampling.improvement import Scale
 
 PAIRS = 4  # completed trials that must have passed a rung before it predicts anything
+EARLY_NOISE = 1e-6  # variance that accuracies at a rung have at least; without it a rung at which all are alike would say anything
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ def observe(history: History, accuracy: Floats, scale: Scale, most: int) -> Obse
         passed = [(curve[share], v) for curve, v in zip(history.curves, values, strict=True) if share in curve]
         if len(passed) < PAIRS:
             continue
-        sight = _sight(*np.array(passed).T)
-        if sight is None:
+        line = _inverse_line(*np.array(passed).T)
+        if line is None:
             continue
-        slope, constant, variance = sight
+        slope, constant, variance = line
         for point, curve in zip(history.stopped, history.stopped_curves, strict=True):
             if max(curve) == share:
                 rows.append(point)
@@ -69,20 +70,20 @@ def observe(history: History, accuracy: Floats, scale: Scale, most: int) -> Obse
     return Observed(points, np.concatenate([values[kept], expected]), extra, len(kept), kept)
 
 
-def _sight(early: Floats, final: Floats) -> tuple[float, float, float] | None:
-    """How *early* values, ``(n,)`` each, show the *final* ones.
+def _inverse_line(early: Floats, final: Floats) -> tuple[float, float, float] | None:
+    """What *early* values, ``(n,)`` each, show of the *final* ones: classical calibration, by the line of *early* against *final*.
 
-    An early value is the final one through a line and noise, so it counts as the final one that the line leads back to, and by how far
-    noise reaches there. What one would expect of the final value (the line of *final* against *early*) is not an observation: the less
-    an early value says, the nearer that is to the mean of all, and every promising point would be drawn to it.
+    The line of *final* against *early* would give what is to be expected of a final value, which is no observation: the less an
+    early value says, the nearer that is to the mean of all, and every promising point would be drawn to it.
 
     Returns:
-        Slope and constant that lead an early value back to a final one, and the variance of that; None where early values do not rise with final ones.
+        Slope and constant that lead an early value back to a final one, and the variance of that; None where early values do not
+        rise with final ones.
     """
     spread = final - final.mean()
     rise = float(spread @ (early - early.mean())) / (float(spread @ spread) + 1e-9)
     if rise <= 0:
         return None
     noise = early - early.mean() - rise * spread
-    variance = float(noise @ noise) / max(len(final) - 2, 1) / rise**2 + 1e-3
-    return 1 / rise, float(final.mean() - early.mean() / rise), variance
+    variance = float(noise @ noise) / max(len(final) - 2, 1) + EARLY_NOISE
+    return 1 / rise, float(final.mean() - early.mean() / rise), variance / rise**2 + 1e-3
